@@ -1,0 +1,86 @@
+"""What must hold between settings, checked before anything heavy is imported or any rank is started."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from nemo_ext.common.errors import ConfigError
+from nemo_ext.config.schema import RunConfig
+
+
+def check_values(config: Any, prefix: str = "") -> None:
+    """Check every setting's own limits: choices and smallest value. Raises ConfigError."""
+    for item in dataclasses.fields(config):
+        value, key = getattr(config, item.name), f"{prefix}{item.name}"
+        if dataclasses.is_dataclass(value):
+            check_values(value, f"{key}.")
+            continue
+        choices, minimum = item.metadata.get("choices"), item.metadata.get("minimum")
+        if choices and value not in choices:
+            raise ConfigError(f"{key}={value} is not known. Choose one of: {', '.join(choices)}.")
+        if minimum is not None and value is not None and not value >= minimum:
+            raise ConfigError(f"{key}={value} is too small. It must be at least {minimum}.")
+
+
+def data_parallel_size(config: RunConfig, ranks: int) -> int:
+    """Ranks that hold the same shard of the model. Raises ConfigError when the ranks cannot be divided so."""
+    parallel = config.parallel
+    model_ranks = parallel.tp * parallel.pp * parallel.cp
+    if ranks % model_ranks:
+        raise ConfigError(
+            f"{ranks} rank(s) cannot hold tp={parallel.tp} x pp={parallel.pp} x cp={parallel.cp} = {model_ranks} model shards. "
+            f"Use a multiple of {model_ranks} ranks (--ranks {model_ranks}) or smaller parallel sizes."
+        )
+    return ranks // model_ranks
+
+
+def check_run(config: RunConfig, ranks: int) -> None:
+    """Check everything that can be known without the model's config. Raises ConfigError naming values and remedy."""
+    check_values(config)
+    train, parallel, schedule = config.train, config.parallel, config.schedule
+    if not config.data.path:
+        raise ConfigError("data.path is empty. Set it to a dataset folder: data.path=DIR (made by `sibol data prepare`).")
+    per_pass = train.micro_batch_size * data_parallel_size(config, ranks)
+    if train.global_batch_size % per_pass:
+        raise ConfigError(
+            f"train.global_batch_size={train.global_batch_size} is not divisible by micro_batch_size x data parallel size = "
+            f"{train.micro_batch_size} x {per_pass // train.micro_batch_size} = {per_pass}. Use a multiple of {per_pass}."
+        )
+    if parallel.sequence_parallel and parallel.tp == 1:
+        raise ConfigError("parallel.sequence_parallel=true needs parallel.tp > 1. Set tp, or switch sequence_parallel off.")
+    if train.seq_length % (parallel.tp if parallel.sequence_parallel else 1):
+        raise ConfigError(f"train.seq_length={train.seq_length} is not divisible by tp={parallel.tp}, which sequence_parallel needs.")
+    if schedule.warmup_steps + (schedule.decay_steps or 0) > train.max_steps:
+        raise ConfigError(
+            f"schedule.warmup_steps={schedule.warmup_steps} + decay_steps={schedule.decay_steps or 0} exceed train.max_steps={train.max_steps}."
+        )
+    if schedule.min_learning_rate > config.optimizer.learning_rate:
+        raise ConfigError(
+            f"schedule.min_learning_rate={schedule.min_learning_rate} is above optimizer.learning_rate={config.optimizer.learning_rate}."
+        )
+    for key, beta in (("beta1", config.optimizer.beta1), ("beta2", config.optimizer.beta2)):
+        if beta >= 1:
+            raise ConfigError(f"optimizer.{key}={beta} must be below 1.")
+
+
+def check_architecture(config: RunConfig, hf_config: Mapping[str, Any]) -> None:
+    """Check that a decoder's Hugging Face config can be split as `config.parallel` asks. Raises ConfigError."""
+    parallel, tp, pp = config.parallel, config.parallel.tp, config.parallel.pp
+    heads, layers = hf_config["num_attention_heads"], hf_config["num_hidden_layers"]
+    groups = hf_config.get("num_key_value_heads", heads)
+    if heads % tp:
+        raise ConfigError(f"{heads} attention heads are not divisible by parallel.tp={tp}. Use a tp that divides {heads}.")
+    if groups % tp:
+        raise ConfigError(f"{groups} key/value heads are not divisible by parallel.tp={tp}. Use a tp that divides {groups}.")
+    if hf_config["intermediate_size"] % tp:
+        raise ConfigError(f"intermediate_size={hf_config['intermediate_size']} is not divisible by parallel.tp={tp}.")
+    if layers % pp:
+        raise ConfigError(f"{layers} layers are not divisible by parallel.pp={parallel.pp}. Use a pp that divides {layers}.")
+    longest = hf_config.get("max_position_embeddings")
+    if longest and config.train.seq_length > longest:
+        raise ConfigError(
+            f"train.seq_length={config.train.seq_length} exceeds the model's max_position_embeddings={longest}. "
+            "Use shorter sequences, or set model.overrides.max_position_embeddings."
+        )

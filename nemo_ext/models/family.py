@@ -1,0 +1,75 @@
+"""The contract between the engine and a model family. No torch, so that planning works on a login node.
+
+A family is three files: `presets` (sizes with their sources, and the `FAMILY` object below), `model` (Hugging Face
+config -> Megatron config) and `mapping` (Hugging Face tensor names <-> Megatron's). The Hugging Face `config.json`,
+as a plain dict, is the single source of the architecture; Megatron's config is derived from it and never the reverse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from nemo_ext.common.errors import ConfigError, nearest
+from nemo_ext.common.registry import Registry, load_object
+
+VOCABULARY_MULTIPLE = 128  # independent of tp, so that checkpoints of all layouts have the same shapes
+
+FAMILIES = Registry("model family", "sibol.models", {"qwen2": "nemo_ext.models.qwen2.presets:FAMILY"})
+
+
+@dataclass(frozen=True)
+class ModelFamily:
+    """One architecture: its sizes, and where its Megatron side is implemented (`"module:function"`, imported late).
+
+    megatron_config: `(hf_config, **megatron_fields) -> DecoderConfig` (a NeMo GPTConfig); refuses with ConversionError
+        any field of the Hugging Face config that Megatron cannot express.
+    mapping: `(hf_config, padded_vocab_size) -> list[Rule]`.
+    """
+
+    name: str
+    model_types: tuple[str, ...]
+    presets: Mapping[str, Mapping[str, Any]]
+    megatron_config: str
+    mapping: str
+    free_fields: frozenset[str] = field(default_factory=frozenset)
+
+    def hf_config(self, preset: str, overrides: Mapping[str, Any], vocab_size: int | None = None) -> dict[str, Any]:
+        """Hugging Face config of a preset with `overrides` applied and, if given, the tokenizer's `vocab_size`.
+
+        Raises ConfigError for an unknown preset or for a field that this architecture does not have.
+        """
+        if preset not in self.presets:
+            raise ConfigError(f"Family {self.name!r} has no preset {preset!r}.{nearest(preset, self.presets)}")
+        config = dict(self.presets[preset])
+        known = {*config, *self.free_fields}
+        for key in overrides:
+            if key not in known:
+                raise ConfigError(f"model.overrides.{key}: family {self.name!r} has no such field.{nearest(key, known)}")
+        config.update(overrides)
+        if vocab_size is not None:
+            config["vocab_size"] = vocab_size
+        return config
+
+    def build_megatron_config(self, hf_config: Mapping[str, Any], **megatron_fields: Any) -> Any:
+        """Megatron/NeMo config of this architecture; `megatron_fields` are parallel sizes, dtypes, dropout and so on."""
+        return load_object(self.megatron_config)(hf_config, **megatron_fields)
+
+    def build_mapping(self, hf_config: Mapping[str, Any]) -> list[Any]:
+        """The mapping table of this architecture at this size, with the vocabulary padded for Megatron."""
+        return load_object(self.mapping)(hf_config, padded_vocab_size(hf_config["vocab_size"]))
+
+
+def family_of(hf_config: Mapping[str, Any]) -> ModelFamily:
+    """The family that reads this Hugging Face config, by its `model_type`. Raises ConfigError when there is none."""
+    model_type = hf_config.get("model_type")
+    by_type = {kind: family for name in FAMILIES.names() for family in [FAMILIES.get(name)] for kind in family.model_types}
+    if model_type not in by_type:
+        raise ConfigError(f"No model family reads model_type={model_type!r}.{nearest(str(model_type), by_type)}")
+    return by_type[model_type]
+
+
+def padded_vocab_size(vocab_size: int) -> int:
+    """Rows of Megatron's embedding for a vocabulary of `vocab_size` tokens: the next multiple of 128."""
+    return -(-vocab_size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
