@@ -1,0 +1,1 @@
+"""RunConfig -> NeMo objects -> a run folder. Names no model family and no task; those come from their registries."""

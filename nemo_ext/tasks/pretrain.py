@@ -1,0 +1,135 @@
+"""Next-token prediction: Megatron's GPTDataset over a Sibol dataset folder, without attention masks.
+
+Causality is the attention kernel's business, so no [seq, seq] mask is built, moved or kept. Every token of a packed
+sequence counts in the loss, the end-of-document token too: a model has to learn where documents end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule
+from megatron.core import parallel_state
+from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegatronDatasetBuilder
+from megatron.core.datasets.gpt_dataset import GPTDataset, GPTDatasetConfig
+from megatron.core.datasets.utils import get_blend_from_list
+from megatron.core.utils import get_batch_on_this_cp_rank
+from nemo.lightning.data import WrappedDataLoader
+from nemo.lightning.pytorch.plugins import MegatronDataSampler
+
+from nemo_ext.common.dataset import DatasetInfo
+from nemo_ext.config import RunConfig
+
+FIRST_STAGE_KEYS = ("tokens", "position_ids")
+LAST_STAGE_KEYS = ("labels", "loss_mask")
+
+
+@dataclass(frozen=True)
+class TokenizerFacts:
+    """All that GPTDataset asks of a tokenizer. `pad` is no token: packed sequences have no padding to leave out."""
+
+    fingerprint: str
+    eod: int
+    pad: int = -1
+
+    @property
+    def unique_identifiers(self) -> dict[str, str]:
+        """What Megatron's cached sample indices depend on."""
+        return {"class": "sibol", "fingerprint": self.fingerprint}
+
+
+class PretrainingData(LightningDataModule):
+    """Training and validation sequences of one run, in an order that depends on the seed and on nothing else.
+
+    Batches are dicts of tokens, labels, position_ids `[micro batch, seq]` int64 and loss_mask `[micro batch, seq]` fp32.
+    """
+
+    def __init__(self, config: RunConfig, dataset: DatasetInfo, index_cache: Path) -> None:
+        super().__init__()
+        self.config, self.dataset, self.index_cache = config, dataset, index_cache
+        self.data_sampler = MegatronDataSampler(
+            seq_len=config.train.seq_length,
+            micro_batch_size=config.train.micro_batch_size,
+            global_batch_size=config.train.global_batch_size,
+            output_log=False,
+        )
+        self._first_step = 0
+        self._train: GPTDataset | None = None
+        self._validation: GPTDataset | None = None
+
+    def setup(self, stage: str = "") -> None:
+        """Build the datasets: rank 0 writes Megatron's sample indices into the cache, the others read them."""
+        del stage
+        train = self.config.train
+        blends = {name: get_blend_from_list([split.prefix]) for name, split in self.dataset.splits.items()}
+        dataset_config = GPTDatasetConfig(
+            random_seed=train.seed,
+            sequence_length=train.seq_length,
+            tokenizer=TokenizerFacts(self.dataset.tokenizer_fingerprint, self.dataset.eod_id),
+            path_to_cache=str(self.index_cache),
+            reset_position_ids=False,
+            reset_attention_mask=False,
+            eod_mask_loss=False,
+            create_attention_mask=False,
+            blend_per_split=[blends.get(name) for name in ("train", "validation", "test")],
+        )
+        sequences = [train.max_steps * train.global_batch_size, self.config.validation.batches * train.global_batch_size, 0]
+        builder = BlendedMegatronDatasetBuilder(GPTDataset, sequences, lambda: True, dataset_config)
+        self._train, self._validation, _ = builder.build()
+
+    def train_dataloader(self) -> WrappedDataLoader:
+        """Batches from the first sequence that was not consumed yet."""
+        return self._loader(self._train, "train")
+
+    def val_dataloader(self) -> WrappedDataLoader:
+        """The same validation batches every time."""
+        return self._loader(self._validation, "validation")
+
+    def _loader(self, dataset: GPTDataset | None, mode: str) -> WrappedDataLoader:
+        assert dataset is not None and self.trainer is not None
+        self._first_step = self.data_sampler.init_global_step = self.trainer.global_step
+        return WrappedDataLoader(
+            mode=mode,
+            dataset=dataset,
+            num_workers=self.config.data.num_workers,
+            pin_memory=torch.cuda.is_available(),  # pinned host memory is of use to a GPU only
+            persistent_workers=self.config.data.num_workers > 0,
+        )
+
+    def state_dict(self) -> dict[str, int]:
+        """Sequences consumed so far, for the checkpoint."""
+        assert self.trainer is not None
+        return {"consumed_samples": self.data_sampler.compute_consumed_samples(self.trainer.global_step - self._first_step)}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Continue after the sequences that a checkpoint had consumed."""
+        consumed = state_dict["consumed_samples"]
+        self.data_sampler.init_consumed_samples = self.data_sampler.prev_consumed_samples = consumed
+
+
+def data_step(iterator: Iterator[Any]) -> dict[str, Any]:
+    """Next micro batch with what this pipeline stage needs on its device, and None for the rest."""
+    batch = next(iterator)
+    tensors = batch[0] if isinstance(batch, tuple) else batch
+    wanted: tuple[str, ...] = ()
+    if parallel_state.is_pipeline_first_stage():
+        wanted += FIRST_STAGE_KEYS
+    if parallel_state.is_pipeline_last_stage():
+        wanted += LAST_STAGE_KEYS
+    device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")  # this rank's own
+    moved = {name: tensor.to(device, non_blocking=True) if name in wanted else None for name, tensor in tensors.items()}
+    return get_batch_on_this_cp_rank(moved)
+
+
+def forward_step(model: Any, batch: dict[str, Any]) -> torch.Tensor:
+    """Per-token losses `[micro batch, seq]` on the last stage, hidden states before it."""
+    return model(
+        input_ids=batch["tokens"],
+        position_ids=batch["position_ids"],
+        attention_mask=None,
+        labels=batch["labels"],
+    )
