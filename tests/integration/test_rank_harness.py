@@ -7,6 +7,7 @@ import time
 
 import pytest
 import torch
+
 from tests.support.ranks import RankError, run_ranks
 
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
+
 from nemo_ext import backend
 
-backend.install()
+MODULES = (
+    "megatron.core.dist_checkpointing",
+    "megatron.core.models.gpt.gpt_model",
+    "megatron.core.optimizer",
+    "nemo.collections.llm",
+    "nemo.lightning",
+    "torch.distributed.checkpoint",
+    "transformers.models.qwen2.modeling_qwen2",
+)
 
-import megatron.core.dist_checkpointing  # noqa: E402
-import megatron.core.models.gpt.gpt_model  # noqa: E402
-import megatron.core.optimizer  # noqa: E402
-import nemo.collections.llm  # noqa: E402
-import nemo.lightning  # noqa: E402
-import torch.distributed.checkpoint  # noqa: E402
-import transformers.models.qwen2.modeling_qwen2  # noqa: E402, F401
+backend.install()
+for module in MODULES:
+    importlib.import_module(module)

@@ -47,7 +47,10 @@ def run_ranks(ranks: int, function: Callable[..., Any], *args: Any, timeout_s: f
             readers.append(reader)
             processes.append(process)
         try:
-            return _collect(readers, processes, Path(folder), timeout_s)
+            results = _collect(readers, processes, Path(folder), timeout_s)
+            for process in processes:
+                process.join(GRACE_S)
+            return results
         finally:
             _end(processes)
 
@@ -78,7 +81,7 @@ def _rank_main(rank: int, ranks: int, folder: str, payload: bytes, writer: Conne
         message = (True, pickle.dumps(function(*args)))
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
-    except BaseException:
+    except BaseException:  # noqa: BLE001  whatever happened belongs in the test's report
         message = (False, traceback.format_exc().encode())
     faulthandler.cancel_dump_traceback_later()
     writer.send(message)
@@ -121,9 +124,9 @@ def _collect(readers: Sequence[Connection], processes: Sequence[Any], folder: Pa
 
 
 def _end(processes: Sequence[Any]) -> None:
+    """End what still runs: ranks that wait for one that failed, or hang."""
     for process in processes:
-        process.join(1.0 if process.is_alive() else None)
         if process.is_alive():
             process.kill()
-            process.join()
+        process.join()
         process.close()
