@@ -1,0 +1,140 @@
+"""When a run saves and stops, and how a checkpoint becomes visible all at once.
+
+NeMo writes the distributed checkpoint into a hidden folder; when all ranks have written, rank 0 adds state.json, flushes
+everything to disk and renames the folder. A run that is killed at any moment leaves its last complete checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+
+from nemo_ext.common.files import disk_errors, sync_folder, sync_tree
+from nemo_ext.engine.resolve import ResolvedRun
+from nemo_ext.engine.run_folder import STATE_SCHEMA
+from nemo_ext.engine.signals import catch_stop_signals, stop_requested
+
+
+class Agreement:
+    """Decisions that all ranks take together: a flag raised on any rank is raised on all. Costs one tiny CPU all-reduce."""
+
+    def __init__(self) -> None:
+        distributed = torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1
+        # gloo on every device: on a GPU this neither waits for the compute stream nor disturbs NCCL
+        self._group = torch.distributed.new_group(backend="gloo") if distributed else None
+
+    def any(self, *flags: bool) -> tuple[bool, ...]:
+        """Each flag, true when it is true on any rank. Every rank must call it the same number of times."""
+        if self._group is None:
+            return flags
+        votes = torch.tensor(flags, dtype=torch.int32)
+        torch.distributed.all_reduce(votes, op=torch.distributed.ReduceOp.MAX, group=self._group)
+        return tuple(bool(vote) for vote in votes)
+
+
+class CheckpointCallback(pl.Callback):
+    """Saves by step, by wall time, when asked to stop and at the end; keeps the last few.
+
+    When a step also validates, it saves after the validation, so that a resume has both behind it.
+    """
+
+    def __init__(self, run: ResolvedRun) -> None:
+        self.run = run
+        self.stopped_early = False
+        self._saved_s = 0.0
+        self._agreement: Agreement | None = None
+        self._waiting_for_validation = self._save = self._stop = False
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take the stop signals back from Lightning, which would end the run without saving."""
+        catch_stop_signals()
+        self._agreement = Agreement()
+        self._saved_s = time.monotonic()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Decide, on all ranks alike, whether to save and whether to stop after this step."""
+        assert self._agreement is not None
+        step, checkpoint, train = trainer.global_step, self.run.config.checkpoint, self.run.config.train
+        overdue = checkpoint.every_minutes is not None and time.monotonic() - self._saved_s >= 60 * checkpoint.every_minutes
+        stop, overdue = self._agreement.any(stop_requested(), overdue)
+        finished = step >= train.max_steps
+        self._stop = not finished and (stop or step == train.stop_after_step)
+        by_step = checkpoint.every_steps is not None and step % checkpoint.every_steps == 0
+        self._save = finished or self._stop or overdue or by_step
+        self._waiting_for_validation = validates_after(trainer, step)
+        if not self._waiting_for_validation:
+            self._act(trainer)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Act on a decision that waited for this validation."""
+        if self._waiting_for_validation:
+            self._waiting_for_validation = False
+            self._act(trainer)
+
+    def _act(self, trainer: pl.Trainer) -> None:
+        if self._save:
+            save_checkpoint(trainer, self.run)
+            self._saved_s = time.monotonic()
+        if self._stop:
+            self.stopped_early = trainer.should_stop = True
+            trainer.limit_val_batches = 0  # Lightning validates before it stops; an uninterrupted run would not have
+        self._save = self._stop = False
+
+
+def validates_after(trainer: pl.Trainer, step: int) -> bool:
+    """Whether Lightning will run validation after optimizer step `step`."""
+    return bool(trainer.limit_val_batches) and step % int(trainer.val_check_interval) == 0
+
+
+def save_checkpoint(trainer: pl.Trainer, run: ResolvedRun) -> None:
+    """Write the checkpoint of the current step on all ranks; it appears under its name when it is complete.
+
+    Raises DiskFullError when the file system is full; the incomplete folder stays hidden and is removed by the next run.
+    """
+    step = trainer.global_step
+    final, partial = run.folder.checkpoint(step), run.folder.partial_checkpoint(step)
+    with disk_errors(final):
+        if trainer.is_global_zero:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+        trainer.strategy.barrier("checkpoint folder is there")
+        trainer.save_checkpoint(partial)
+        if trainer.is_global_zero:
+            (partial / "state.json").write_text(json.dumps(checkpoint_state(run, step), indent=2) + "\n", encoding="utf-8")
+            sync_tree(partial)
+            shutil.rmtree(final, ignore_errors=True)
+            os.replace(partial, final)
+            sync_folder(final.parent)
+            remove_old_checkpoints(run)
+        trainer.strategy.barrier("checkpoint is visible")
+
+
+def checkpoint_state(run: ResolvedRun, step: int) -> dict[str, Any]:
+    """What a checkpoint says of itself, for resume, export and provenance."""
+    train, parallel = run.config.train, run.config.parallel
+    return {
+        "schema": STATE_SCHEMA,
+        "step": step,
+        "max_steps": train.max_steps,
+        "consumed_samples": step * train.global_batch_size,
+        "consumed_tokens": step * train.global_batch_size * train.seq_length,
+        "precision": train.precision,
+        "layout": {"ranks": run.ranks, "tp": parallel.tp, "pp": parallel.pp, "cp": parallel.cp},
+        "dataset_fingerprint": run.dataset.fingerprint,
+        "tokenizer_fingerprint": run.dataset.tokenizer_fingerprint,
+    }
+
+
+def remove_old_checkpoints(run: ResolvedRun) -> None:
+    """Remove all but the newest `keep_last` checkpoints; one that is being removed is hidden first."""
+    keep = run.config.checkpoint.keep_last
+    for step in run.folder.steps()[:-keep] if keep else []:
+        hidden = run.folder.partial_checkpoint(step)
+        os.replace(run.folder.checkpoint(step), hidden)
+        shutil.rmtree(hidden, ignore_errors=True)

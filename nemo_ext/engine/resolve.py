@@ -1,0 +1,107 @@
+"""From settings to everything a run needs to know before torch is imported: dataset, architecture, where it resumes.
+
+The command line calls this before it starts ranks, so that a mistake is reported in a second and by one process.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nemo_ext.common.dataset import DatasetInfo, open_dataset
+from nemo_ext.common.errors import ConfigError, DataError
+from nemo_ext.common.files import atomic_file, read_json, write_json
+from nemo_ext.config import RunConfig, check_architecture, check_run, to_yaml
+from nemo_ext.engine.run_folder import RunFolder, checkpoint_to_resume
+from nemo_ext.models.family import FAMILIES, ModelFamily, family_of
+from nemo_ext.tasks.task import TASKS, Task
+
+
+@dataclass(frozen=True)
+class ResolvedRun:
+    """A checked run: settings, family, task, Hugging Face config, dataset, folder, and the checkpoint to continue from."""
+
+    config: RunConfig
+    family: ModelFamily
+    task: Task
+    hf_config: dict[str, Any]
+    dataset: DatasetInfo
+    folder: RunFolder
+    resume_from: Path | None
+    ranks: int
+
+
+def resolve(config: RunConfig, ranks: int) -> ResolvedRun:
+    """Check `config` for `ranks` ranks against its dataset and architecture. Raises SibolError with the remedy."""
+    check_run(config, ranks)
+    dataset = open_dataset(config.data.path)
+    family, hf_config = architecture(config, dataset)
+    check_architecture(config, hf_config)
+    return ResolvedRun(
+        config=config,
+        family=family,
+        task=TASKS.get(config.data.task),
+        hf_config=hf_config,
+        dataset=dataset,
+        folder=RunFolder(config.output_dir),
+        resume_from=checkpoint_to_resume(config),
+        ranks=ranks,
+    )
+
+
+def architecture(config: RunConfig, dataset: DatasetInfo) -> tuple[ModelFamily, dict[str, Any]]:
+    """Family and Hugging Face config: of `init_from`, else of the preset at the size of the dataset's tokenizer.
+
+    Raises DataError when the dataset was not made with the tokenizer of `init_from` or has ids beyond its vocabulary.
+    """
+    model = config.model
+    if model.init_from is None:
+        family = FAMILIES.get(model.family)
+        hf_config = family.hf_config(model.preset, model.overrides, vocab_size=dataset.vocab_size)
+        # A new model has one special token, which ends documents, starts generation and fills batches.
+        hf_config.update({name: dataset.eod_id for name in ("bos_token_id", "eos_token_id", "pad_token_id")})
+        return family, hf_config
+    if model.overrides:
+        raise ConfigError("model.overrides cannot change a model that is loaded with init_from. Remove one of the two.")
+    source = Path(model.init_from)
+    hf_config = read_json(source / "config.json", "model config (model.init_from)")
+    require_same_tokenizer(source, dataset)
+    if hf_config["vocab_size"] < dataset.vocab_size:
+        raise DataError(
+            f"The dataset's tokenizer has {dataset.vocab_size} tokens, but the model in {source} only {hf_config['vocab_size']} embeddings. "
+            "Prepare the dataset with the model's own tokenizer."
+        )
+    return family_of(hf_config), hf_config
+
+
+def require_same_tokenizer(source: Path, dataset: DatasetInfo) -> None:
+    """Raise DataError unless the dataset was made with the tokenizer in the Hugging Face folder `source`."""
+    from nemo_ext.tokenizers import load
+
+    dataset.require_tokenizer(load(source).fingerprint, f"the model in {source}")
+
+
+def write_run_folder(run: ResolvedRun) -> None:
+    """Write run.yaml and the model folder (config.json, generation_config.json, tokenizer). One process calls it."""
+    from nemo_ext.tokenizers import load
+
+    run.folder.path.mkdir(parents=True, exist_ok=True)
+    run.folder.remove_leftovers()
+    with atomic_file(run.folder.settings) as handle:
+        handle.write(to_yaml(run.config))
+    run.folder.model.mkdir(exist_ok=True)
+    write_json(run.folder.model / "config.json", run.hf_config)
+    source = Path(run.config.model.init_from or run.dataset.tokenizer_dir)
+    load(source).copy(run.folder.model)
+    _write_generation_config(run, source)
+
+
+def _write_generation_config(run: ResolvedRun, source: Path) -> None:
+    target = run.folder.model / "generation_config.json"
+    if (source / "generation_config.json").is_file():
+        write_json(target, json.loads((source / "generation_config.json").read_text(encoding="utf-8")))
+        return
+    ids = {name: run.hf_config[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id") if run.hf_config.get(name) is not None}
+    write_json(target, ids)

@@ -1,0 +1,59 @@
+"""Train one run on the ranks that this process is one of: from settings to the last checkpoint."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from nemo_ext.config import RunConfig
+from nemo_ext.convert.load import load_weights
+from nemo_ext.convert.sources import HuggingFaceWeights, SeededWeights
+from nemo_ext.engine.build import build_model, build_trainer
+from nemo_ext.engine.checkpoints import CheckpointCallback
+from nemo_ext.engine.metrics import MetricsCallback
+from nemo_ext.engine.progress import ProgressCallback
+from nemo_ext.engine.quiet import quiet_loggers
+from nemo_ext.engine.resolve import ResolvedRun, resolve, write_run_folder
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a run left: the step it reached and whether that is its last."""
+
+    step: int
+    finished: bool
+
+
+def train(config: RunConfig, ranks: int) -> TrainResult:
+    """Train, or continue, a run on `ranks` ranks. Called on each of them, with torchrun's variables in the environment.
+
+    Raises SibolError for anything that the user can mend.
+    """
+    run = resolve(config, ranks)
+    if os.environ["RANK"] == "0":
+        write_run_folder(run)
+    if config.train.threads:
+        torch.set_num_threads(config.train.threads)
+    quiet_loggers()
+    metrics, checkpoints = MetricsCallback(run), CheckpointCallback(run)
+    trainer = build_trainer(run, [metrics, ProgressCallback(metrics), checkpoints])
+    model = build_model(run, weight_loader(run))
+    data = run.task.build_data_module(config, run.dataset, run.folder.index_cache)
+    trainer.fit(model, data, ckpt_path=str(run.resume_from) if run.resume_from else None)
+    return TrainResult(step=trainer.global_step, finished=not checkpoints.stopped_early)
+
+
+def weight_loader(run: ResolvedRun) -> Callable[[Any], None] | None:
+    """What fills this rank's shard after it is built: Hugging Face weights, seeded ones, or nothing before a resume."""
+    if run.resume_from is not None:
+        return None
+    rules = run.family.build_mapping(run.hf_config)
+    if run.config.model.init_from:
+        source: Any = HuggingFaceWeights(run.config.model.init_from, rules)
+    else:
+        source = SeededWeights(run.config.train.seed, run.hf_config, rules)
+    return lambda model: load_weights(model, rules, source)

@@ -1,0 +1,34 @@
+"""One rank of a run: `python -m nemo_ext.engine.worker SETTINGS.yaml`, under torchrun, srun or alone."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from nemo_ext.common.errors import SibolError
+from nemo_ext.engine.launch import rank_environment
+from nemo_ext.engine.signals import catch_stop_signals
+
+
+def main(settings: str) -> int:
+    """Train; returns the exit code. User errors are printed once, by rank 0, without a traceback."""
+    catch_stop_signals()
+    os.environ.update(rank_environment(os.environ))
+    from nemo_ext import backend
+    from nemo_ext.config import from_yaml
+    from nemo_ext.engine.quiet import quiet_libraries
+
+    try:
+        with quiet_libraries():
+            backend.install()
+            from nemo_ext.engine.train import train
+        train(from_yaml(settings), ranks=int(os.environ["WORLD_SIZE"]))
+    except SibolError as error:
+        if os.environ["RANK"] == "0":
+            print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
