@@ -1,0 +1,159 @@
+"""Megatron checkpoint -> Hugging Face folder, streamed, verified and published in one rename.
+
+Needs neither a GPU nor NeMo for the weights themselves: they go from the checkpoint's files to safetensors in pieces. Only the
+verification builds the model. What the folder came from is in its provenance.json. Training state is left alone.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nemo_ext.common.errors import CheckpointError
+from nemo_ext.common.files import atomic_folder, read_json, refuse_existing, sha256_of_file, write_json
+from nemo_ext.convert.hf_folder import model_card, write_model_files
+from nemo_ext.convert.rules import Table, layer_count
+from nemo_ext.convert.writer import GIBIBYTE
+
+if TYPE_CHECKING:
+    from nemo_ext.convert.checkpoint import CheckpointWeights
+    from nemo_ext.convert.stream import Progress, StreamReport
+
+PROVENANCE_SCHEMA = "sibol.provenance/1"
+_PACKAGES = ("sibol", "nemo_toolkit", "megatron-core", "torch", "transformers", "safetensors")
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """An export that was published: its folder, figures of its weights, and the verification's figures if it was made."""
+
+    folder: Path
+    step: int | None
+    tensors: int
+    parameters: int
+    bytes: int
+    dtype: str
+    fingerprint: str
+    verification: dict[str, Any] | None
+
+
+def export_checkpoint(
+    weights_dir: Path | str,
+    hf_config: Mapping[str, Any],
+    model_files_dir: Path | str,
+    out_dir: Path | str,
+    dtype: str | None = None,
+    max_shard_bytes: int = 5 * GIBIBYTE,
+    overwrite: bool = False,
+    verify: bool = True,
+    provenance: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> ExportReport:
+    """Write the Hugging Face folder `out_dir` from a checkpoint's `weights` folder.
+
+    hf_config: config.json of the trained model, with the true vocab_size. model_files_dir: folder with the tokenizer's files.
+    dtype: "fp32", "bf16" or "fp16"; None keeps the checkpoint's. provenance: what is known of the run, recorded as it is, under "run", "dataset", "source".
+    Raises CheckpointError (incomplete checkpoint), ConversionError (anything that does not fit, or other logits than Megatron's), OutputExistsError.
+    Nothing is published unless all is well.
+    """
+    from nemo_ext.convert.checkpoint import CheckpointWeights
+    from nemo_ext.convert.stream import stream_weights, torch_dtype
+    from nemo_ext.models.family import family_of
+
+    refuse_existing(out_dir, overwrite)
+    rules, num_layers = family_of(hf_config).build_mapping(hf_config), layer_count(hf_config)
+    source = CheckpointWeights(weights_dir, rules, num_layers)
+    target = torch_dtype(dtype) if dtype else source.stored_dtype()
+    target_name = str(target).removeprefix("torch.")
+    with atomic_folder(out_dir, overwrite) as folder:
+        written = stream_weights(Table(rules, num_layers), source, folder, target, max_shard_bytes, progress)
+        write_model_files(folder, hf_config, target_name, model_files_dir)
+        record = _provenance(source, written, target_name, provenance or {})
+        write_json(folder / "provenance.json", record)
+        (folder / "README.md").write_text(model_card(hf_config, record), encoding="utf-8")
+        verification = None
+        if verify:
+            from nemo_ext.convert.verify import verify_export
+
+            verification = verify_export(weights_dir, folder)
+    step = record["source"].get("step")
+    return ExportReport(
+        Path(out_dir), step, written.tensors, written.parameters, written.bytes, target_name, written.fingerprint, verification
+    )
+
+
+def export_run(run_dir: Path | str, out_dir: Path | str, step: int | None = None, **options: Any) -> ExportReport:
+    """Export a checkpoint of a run folder: that of `step`, or the newest complete one. `options` are those of `export_checkpoint`.
+
+    Raises CheckpointError when the run has no complete checkpoint, or none of that step.
+    """
+    from nemo_ext.engine.run_folder import RunFolder
+
+    folder = RunFolder(run_dir)
+    refuse_existing(out_dir, options.get("overwrite", False))
+    checkpoint = _choose(folder, step)
+    hf_config = read_json(folder.model / "config.json", "the run's model config")
+    return export_checkpoint(checkpoint / "weights", hf_config, folder.model, out_dir, provenance=_run_facts(folder, checkpoint), **options)
+
+
+def _choose(folder: Any, step: int | None) -> Path:
+    steps = folder.steps()
+    if not steps:
+        raise CheckpointError(f"{folder.path} has no complete checkpoint in {folder.checkpoints}. Give a run folder (RUN/run.yaml), or train longer.")
+    if step is not None and step not in steps:
+        raise CheckpointError(f"{folder.path} has no complete checkpoint of step {step}. It has: {', '.join(map(str, steps))}.")
+    return folder.checkpoint(steps[-1] if step is None else step)
+
+
+def _run_facts(folder: Any, checkpoint: Path) -> dict[str, Any]:
+    """What the run folder says about where the weights come from."""
+    from nemo_ext.config import from_yaml
+    from nemo_ext.engine.run_folder import read_state
+
+    state, config = read_state(checkpoint), from_yaml(folder.settings)
+    return {
+        "source": {"checkpoint": str(checkpoint), "step": state.get("step"), "state": state},
+        "run": {
+            "name": config.name,
+            "folder": str(folder.path),
+            "run_yaml_sha256": sha256_of_file(folder.settings),
+            "init_from": config.model.init_from,
+        },
+        "dataset": {"path": config.data.path, "fingerprint": state.get("dataset_fingerprint")},
+    }
+
+
+def _provenance(source: CheckpointWeights, written: StreamReport, dtype: str, known: Mapping[str, Any]) -> dict[str, Any]:
+    stored = {str(kind).removeprefix("torch."): count for kind, count in source.dtypes.items()}
+    return {
+        **known,
+        "schema": PROVENANCE_SCHEMA,
+        "created_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "source": {
+            "weights": source.name,
+            "metadata_sha256": sha256_of_file(source.weights_dir / ".metadata"),
+            "stored_dtypes": stored,
+            "entries_left_out": dict(source.excluded),
+            **known.get("source", {}),
+        },
+        "weights": {
+            "dtype": dtype,
+            "tensors": written.tensors,
+            "parameters": written.parameters,
+            "bytes": written.bytes,
+            "fingerprint": written.fingerprint,
+        },
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,91 @@
+"""The files of a Hugging Face folder besides the weights: config, generation config, tokenizer and model card."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nemo_ext.common.errors import ConversionError
+from nemo_ext.common.files import write_json
+
+# What a folder of weights may hold that is not the tokenizer's and must not be carried over into another checkpoint.
+_OWN_FILES = {"config.json", "generation_config.json", "README.md", "provenance.json", "verify.json"}
+_WEIGHT_SUFFIXES = (".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".pt", ".pth", ".h5", ".msgpack", ".gguf")
+
+
+def write_model_files(folder: Path, hf_config: Mapping[str, Any], torch_dtype: str, model_files_dir: Path | str | None) -> None:
+    """Write config.json and generation_config.json, and copy the tokenizer's files from `model_files_dir` if given.
+
+    torch_dtype: "float32", "bfloat16" or "float16", as config.json names it.
+    """
+    config = {key: value for key, value in hf_config.items() if key not in ("_name_or_path", "dtype", "torch_dtype")}
+    config["architectures"] = list(config.get("architectures") or [_architecture(config)])
+    config["torch_dtype"] = torch_dtype
+    write_json(folder / "config.json", config)
+    source = Path(model_files_dir) if model_files_dir is not None else None
+    if source is not None and (source / "generation_config.json").is_file():
+        shutil.copyfile(source / "generation_config.json", folder / "generation_config.json")
+    else:
+        ids = {key: config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id") if config.get(key) is not None}
+        write_json(folder / "generation_config.json", {"_from_model_config": True, **ids})
+    if source is not None:
+        copy_tokenizer(source, folder)
+
+
+def copy_tokenizer(source: Path, folder: Path) -> list[str]:
+    """Copy everything of `source` that is neither weights nor written by us; returns the names. Raises ConversionError if there is no such folder."""
+    if not source.is_dir():
+        raise ConversionError(f"{source} is not a folder. Give the folder with config.json and the tokenizer's files (RUN/model).")
+    copied = []
+    for path in sorted(source.iterdir()):
+        if path.name in _OWN_FILES or path.name.startswith(".") or path.name.endswith(_WEIGHT_SUFFIXES):
+            continue
+        if path.is_dir():
+            shutil.copytree(path, folder / path.name)
+        else:
+            shutil.copyfile(path, folder / path.name)
+        copied.append(path.name)
+    return copied
+
+
+def _architecture(config: Mapping[str, Any]) -> str:
+    """The causal language model class of a model type, as transformers names it."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    name = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.get("model_type"))
+    if name is None:
+        raise ConversionError(f"config.json has no `architectures`, and transformers knows no causal model of type {config.get('model_type')!r}. Add it.")
+    return str(name)
+
+
+def model_card(hf_config: Mapping[str, Any], provenance: Mapping[str, Any]) -> str:
+    """A short README.md that claims nothing but what provenance.json holds."""
+    source, weights, run = provenance["source"], provenance["weights"], provenance.get("run") or {}
+    dataset = provenance.get("dataset") or {}
+    facts = {
+        "architecture": f"{hf_config.get('model_type')}, {weights['parameters']:,} parameters, {weights['dtype']}",
+        "trained steps": source.get("step"),
+        "run": run.get("name"),
+        "started from": run.get("init_from") or "random weights" if run else None,
+        "training data": dataset.get("path"),
+        "fingerprint of the data": dataset.get("fingerprint"),
+        "fingerprint of the weights": weights["fingerprint"],
+    }
+    lines = [f"- {name}: {value}" for name, value in facts.items() if value is not None]
+    return "\n".join(
+        [
+            "---",
+            "library_name: transformers",
+            "---",
+            "# " + str(run.get("name") or "Exported model"),
+            "",
+            "Exported by Sibol from a Megatron checkpoint. The model has not been reviewed for quality, bias or safety.",
+            "",
+            *lines,
+            "",
+            "`provenance.json` has the sources and versions; `verify.json`, if there, the comparison with the training model.",
+            "",
+        ]
+    )

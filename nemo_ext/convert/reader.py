@@ -1,0 +1,166 @@
+"""Read slices of Hugging Face tensors from one safetensors file or from a folder of shards, without holding a model.
+
+Headers are parsed and checked when the reader is made, so that a missing, damaged or misshapen file is named before any
+weight is used. Of the data, only the pages that a slice touches are read (the files are mapped into memory).
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nemo_ext.common.errors import ConversionError, DataError, nearest
+from nemo_ext.common.files import read_json
+
+if TYPE_CHECKING:
+    import torch
+
+SINGLE_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+ELEMENT_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+FLOATS = ("F64", "F32", "F16", "BF16")
+_LARGEST_HEADER_BYTES = 100_000_000  # the safetensors library's own limit
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """Where a tensor lies and what it is; `dtype` is safetensors' name, such as "BF16"."""
+
+    file: Path
+    shape: tuple[int, ...]
+    dtype: str
+
+
+def read_header(path: Path) -> dict[str, StoredTensor]:
+    """Names, shapes and dtypes of a safetensors file, whose size is checked against them.
+
+    Raises ConversionError naming the file when it is missing, damaged or cut short. Source: the safetensors format, an
+    8-byte little-endian length, a JSON header of that length, then the data at the offsets that the header gives.
+    """
+    try:
+        size_bytes = path.stat().st_size
+        with open(path, "rb") as handle:
+            start = handle.read(8)
+            length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+            if not 2 <= length <= min(size_bytes - 8, _LARGEST_HEADER_BYTES):
+                raise _damaged(path, f"{size_bytes} bytes with a header of {length} bytes")
+            header: dict[str, Any] = json.loads(handle.read(length))
+    except FileNotFoundError:
+        raise ConversionError(f"Weights file {path} does not exist. Download it again, or check the path.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise _damaged(path, "a header that is not JSON") from None
+    header.pop("__metadata__", None)
+    try:
+        tensors = {name: StoredTensor(path, tuple(item["shape"]), item["dtype"]) for name, item in header.items()}
+        expected = 8 + length + max((item["data_offsets"][1] for item in header.values()), default=0)
+        spans_match = all(_bytes(item) == item["data_offsets"][1] - item["data_offsets"][0] for item in header.values())
+    except (KeyError, TypeError, IndexError):
+        raise _damaged(path, "a header without dtype, shape or data_offsets") from None
+    if not spans_match:
+        raise _damaged(path, "a header whose shapes do not fit its offsets")
+    if size_bytes != expected:
+        raise _damaged(path, f"{size_bytes} bytes where the header promises {expected}")
+    return tensors
+
+
+def _bytes(item: Mapping[str, Any]) -> int:
+    return prod(item["shape"]) * ELEMENT_BYTES[item["dtype"]]
+
+
+def _damaged(path: Path, found: str) -> ConversionError:
+    return ConversionError(f"Weights file {path} is damaged or incomplete: it has {found}. Download or export it again.")
+
+
+class SafetensorsReader:
+    """The tensors of a Hugging Face folder (one file, or shards with an index) or of a single safetensors file.
+
+    tensors: name -> StoredTensor. Raises ConversionError for missing or damaged files and for an index that does not
+    match its shards.
+    """
+
+    def __init__(self, source: Path | str) -> None:
+        self.source = Path(source)
+        self.tensors = self._locate()
+        self._handle: Any = None
+        self._handle_file: Path | None = None
+
+    def _locate(self) -> dict[str, StoredTensor]:
+        if self.source.is_file():
+            return read_header(self.source)
+        index = self.source / INDEX_FILE
+        if not index.exists():
+            if not (self.source / SINGLE_FILE).exists():
+                raise ConversionError(
+                    f"{self.source} has neither {SINGLE_FILE} nor {INDEX_FILE}. Give a Hugging Face folder with safetensors weights "
+                    "(convert a .bin checkpoint with transformers' save_pretrained first)."
+                )
+            return read_header(self.source / SINGLE_FILE)
+        try:
+            where = read_json(index, "safetensors index")["weight_map"]
+        except (DataError, KeyError, TypeError) as error:
+            raise ConversionError(f"{index} is not a safetensors index with a weight_map ({error}). Download it again.") from None
+        headers = {file: read_header(self.source / file) for file in sorted(set(where.values()))}
+        for name, file in where.items():
+            if name not in headers[file]:
+                raise ConversionError(f"{index} places {name!r} in {file}, which does not hold it. Download both again.")
+        for file, header in headers.items():
+            unlisted = sorted(name for name in header if where.get(name) != file)
+            if unlisted:
+                raise ConversionError(f"{self.source / file} holds {unlisted[0]!r}, which {index.name} does not place there. Download both again.")
+        return {name: headers[file][name] for name, file in where.items()}
+
+    def stored(self, name: str) -> StoredTensor:
+        """Shape, dtype and file of a tensor. Raises ConversionError, naming the nearest names, when there is none."""
+        if name not in self.tensors:
+            raise ConversionError(f"{self.source} has no tensor {name!r}.{nearest(name, self.tensors)}")
+        return self.tensors[name]
+
+    def read(self, name: str, *ranges: tuple[int, int]) -> torch.Tensor:
+        """A slice of a tensor in its stored dtype; `ranges` are (start, stop) of its first dimensions, the rest is whole."""
+        from safetensors import SafetensorError, safe_open
+
+        stored = self.stored(name)
+        try:
+            if self._handle_file != stored.file:  # one file mapped at a time: address space and page tables stay small
+                self._handle, self._handle_file = safe_open(stored.file, framework="pt"), stored.file
+            slices = tuple(slice(start, stop) for start, stop in ranges)
+            whole = self._handle.get_slice(name)
+            return whole[slices] if slices else self._handle.get_tensor(name)
+        except (SafetensorError, OSError) as error:
+            raise _damaged(stored.file, f"tensor {name!r} unreadable ({error})") from None
+
+    def close(self) -> None:
+        """Unmap the file in use. The reader can be used again."""
+        self._handle = self._handle_file = None
+
+
+def check_tensors(
+    reader: SafetensorsReader, expected: Mapping[str, Sequence[int]], surplus_allowed: Sequence[str] = (), remedy: str = ""
+) -> None:
+    """Compare a reader's tensors with the names and shapes that a mapping table expects.
+
+    surplus_allowed: names that may be there besides. Raises ConversionError listing what is missing, too much,
+    misshapen (found and expected) or not of a floating-point dtype, and in which file.
+    """
+    found = reader.tensors
+    problems = [f"missing {name!r} {list(expected[name])}" for name in expected if name not in found]
+    for name, stored in found.items():
+        where = f"in {stored.file.name}"
+        if name not in expected:
+            if name not in surplus_allowed:
+                problems.append(f"unknown {name!r} {list(stored.shape)} {where}")
+        elif stored.shape != tuple(expected[name]):
+            problems.append(f"{name!r} {where} has shape {list(stored.shape)}, expected {list(expected[name])}")
+        elif stored.dtype not in FLOATS:
+            problems.append(f"{name!r} {where} is {stored.dtype}, expected one of {', '.join(FLOATS)}")
+    if problems:
+        listed = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
+        raise ConversionError(
+            f"The weights in {reader.source} do not fit the model ({len(problems)} problem(s)): {listed}. "
+            + (remedy or "Check that config.json and the weights belong to the same model, and that all files were downloaded.")
+        )

@@ -1,0 +1,104 @@
+"""Where weights come from: a source fills any piece of any Megatron tensor, whoever asks and however the model is split.
+
+A piece is a rectangle of an unsharded Megatron tensor, so a rank asks for its shard only, and an exporter for as many
+rows as it wants in memory. `HuggingFaceWeights` is here; `seeded` makes untrained weights, `checkpoint` reads trained ones.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from nemo_ext.common.errors import ConversionError
+from nemo_ext.common.files import read_json
+from nemo_ext.convert.reader import SafetensorsReader, check_tensors
+from nemo_ext.convert.rules import Block, Rule, Table, layer_count
+
+if TYPE_CHECKING:
+    import torch
+
+PIECE_BYTES = 32 * 2**20
+DERIVED_SUFFIXES = (".rotary_emb.inv_freq",)  # buffers that old transformers saved; they follow from config.json
+
+
+class WeightSource(Protocol):
+    """Anything that can fill pieces of Megatron tensors."""
+
+    name: str
+
+    def fill(self, destination: torch.Tensor, rule: Rule, layer: int | None, row: int, column: int = 0) -> None:
+        """Overwrite `destination` `[rows]` or `[rows, columns]` with the piece whose first element is [row, column]."""
+
+    def pieces(self, rule: Rule, layer: int | None) -> Iterator[tuple[int, int]]:
+        """Row ranges that cover the tensor and are good to read one at a time."""
+
+
+def even_pieces(rule: Rule, piece_bytes: int = PIECE_BYTES) -> Iterator[tuple[int, int]]:
+    """Row ranges of about `piece_bytes` in fp32, at least one row each."""
+    step = max(1, piece_bytes // max(1, 4 * prod(rule.tail)))
+    for start in range(0, rule.rows, step):
+        yield start, min(start + step, rule.rows)
+
+
+class HuggingFaceWeights:
+    """The weights of a Hugging Face folder, read slice by slice.
+
+    rules: the family's table for the folder's config.json, from which the number of layers is taken unless given.
+    conversions: (stored dtype, wanted dtype) -> pieces filled so far. Raises ConversionError when names or shapes do not fit.
+    """
+
+    def __init__(self, directory: Path | str, rules: Sequence[Rule], num_layers: int | None = None) -> None:
+        self.directory = Path(directory)
+        self.name = str(self.directory)
+        self.reader = SafetensorsReader(self.directory)
+        if num_layers is None:
+            num_layers = layer_count(read_json(self.directory / "config.json", "Hugging Face config"))
+        self.table = Table(rules, num_layers)
+        self.conversions: Counter[tuple[str, str]] = Counter()
+        surplus = [name for name in self.reader.tensors if name.endswith(DERIVED_SUFFIXES)]
+        check_tensors(self.reader, self.table.hf_shapes, [*surplus, *self._tied_copies()])
+
+    def _tied_copies(self) -> list[str]:
+        """`lm_head.weight`, where a tied model was saved with it although it equals the embedding, row by row."""
+        head = "lm_head.weight"
+        embedding = next((name for name in self.table.hf_shapes if name.endswith("embed_tokens.weight")), None)
+        if head not in self.reader.tensors or head in self.table.hf_shapes or embedding is None:
+            return []
+        if self.reader.stored(head).shape != self.reader.stored(embedding).shape:
+            return []
+        rows = self.reader.stored(head).shape[0]
+        step = max(1, PIECE_BYTES // (4 * self.reader.stored(head).shape[1]))
+        for start in range(0, rows, step):
+            span = (start, min(start + step, rows))
+            if not self.reader.read(head, span).equal(self.reader.read(embedding, span)):
+                raise ConversionError(
+                    f"{self.name}: config.json ties lm_head.weight to {embedding}, but the file holds different values for them (rows {span[0]} to "
+                    f"{span[1] - 1}). Set tie_word_embeddings to false in config.json, or remove lm_head.weight."
+                )
+        return [head]
+
+    def fill(self, destination: torch.Tensor, rule: Rule, layer: int | None, row: int, column: int = 0) -> None:
+        for block in rule.blocks(row, row + destination.shape[0], layer):
+            part = destination[block.row : block.row + block.rows]
+            if block.name is None:
+                part.zero_()
+            else:
+                stored = self.reader.stored(block.name).dtype
+                self.conversions[stored, str(destination.dtype)] += 1
+                part.copy_(self._read(block, rule, column, destination))
+
+    def _read(self, block: Block, rule: Rule, column: int, destination: torch.Tensor) -> torch.Tensor:
+        assert block.name is not None
+        rows = (block.hf_row, block.hf_row + block.rows)
+        if destination.dim() == 1:
+            return self.reader.read(block.name, rows)
+        columns = (column, column + destination.shape[1])
+        if rule.transposed:
+            return self.reader.read(block.name, columns, rows).t()
+        return self.reader.read(block.name, rows, columns)
+
+    def pieces(self, rule: Rule, layer: int | None) -> Iterator[tuple[int, int]]:
+        return even_pieces(rule)

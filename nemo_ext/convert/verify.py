@@ -1,0 +1,166 @@
+"""Prove that an exported folder computes what the training model computes, by a path that shares nothing with the export.
+
+The checkpoint is loaded by Megatron's own loader into Megatron's model, the export by transformers into its model, both in fp32, and
+their logits for the same tokens are compared. A wrong split, a forgotten tensor or another rotary base shows here,
+even if the mapping table is wrong in both directions. Runs in a child process on the CPU, so that Megatron's globals stay there.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Mapping
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nemo_ext.common.errors import ConversionError
+from nemo_ext.common.files import read_json, write_json
+
+if TYPE_CHECKING:
+    import torch
+
+VERIFY_SCHEMA = "sibol.verify/1"
+TOLERANCE = 1e-4  # of fp32 logits; what correct conversions show is below 1e-5
+SEED = 20240
+BATCH, LONGEST = 2, 64  # tokens enough to reach every position-dependent part, few enough to take a second
+
+
+def verify_export(weights_dir: Path | str, hf_dir: Path | str) -> dict[str, Any]:
+    """Compare the logits of a Megatron checkpoint and of the Hugging Face folder made from it; writes `verify.json` into the folder.
+
+    Weights are compared at the folder's dtype: the checkpoint's are rounded to it before both are computed in fp32. Memory: one
+    model in fp32. Returns the figures. Raises ConversionError, with the figures, when the largest absolute difference exceeds 1e-4.
+    """
+    import torch
+
+    # Forking from a clean helper process is enough on the CPU; where a GPU is visible, the child must start afresh to hide it.
+    context = multiprocessing.get_context("spawn" if torch.cuda.is_available() else "forkserver")
+    reader, writer = context.Pipe(duplex=False)
+    child = context.Process(target=_child, args=(Path(weights_dir), Path(hf_dir), writer))  # type: ignore[attr-defined]
+    child.start()
+    writer.close()
+    try:
+        succeeded, result = reader.recv()
+    except EOFError:
+        child.join()
+        raise ConversionError(
+            f"The verification process died (exit code {child.exitcode}), probably for lack of memory: it holds the model in fp32. "
+            "Nothing was published. Export on a machine with more memory, or with --no-verify."
+        ) from None
+    child.join()
+    if not succeeded:
+        raise ConversionError(f"The export could not be verified, and nothing was published: {result}")
+    if not result["max_abs_difference"] <= TOLERANCE:
+        raise ConversionError(
+            f"The exported model computes other logits than the checkpoint: largest difference {result['max_abs_difference']:.3g}, allowed {TOLERANCE:g}, "
+            f"same most likely token at {result['argmax_agreement']:.1%} of {result['tokens']} positions. Nothing was published. "
+            "The mapping table or config.json does not describe this model."
+        )
+    write_json(Path(hf_dir) / "verify.json", result)
+    return result
+
+
+def _child(weights_dir: Path, hf_dir: Path, writer: Connection) -> None:
+    """Body of the child process: sends `(True, figures)` or `(False, what went wrong)`."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    from nemo_ext import backend
+
+    backend.install()
+    import torch
+
+    from nemo_ext.common.errors import SibolError
+
+    try:
+        writer.send((True, _compare(weights_dir, hf_dir)))
+    except (SibolError, OSError, RuntimeError, KeyError, ValueError, torch.distributed.checkpoint.CheckpointException) as error:
+        writer.send((False, f"{type(error).__name__}: {error}"))
+    finally:
+        writer.close()
+
+
+def _compare(weights_dir: Path, hf_dir: Path) -> dict[str, Any]:
+    import torch
+
+    hf_config = read_json(hf_dir / "config.json", "exported config")
+    tokens = _tokens(hf_config)
+    with torch.no_grad():
+        expected = megatron_logits(weights_dir, hf_config, tokens, getattr(torch, hf_config["torch_dtype"]))
+        found = hugging_face_logits(hf_dir, tokens)
+    return {
+        "schema": VERIFY_SCHEMA,
+        "max_abs_difference": float((found - expected).abs().max()),
+        "tolerance": TOLERANCE,
+        "argmax_agreement": float((found.argmax(-1) == expected.argmax(-1)).float().mean()),
+        "largest_logit": float(expected.abs().max()),
+        "tokens": tokens.numel(),
+        "seed": SEED,
+        "weights_rounded_to": hf_config["torch_dtype"],
+        "computed_in": "float32",
+    }
+
+
+def _tokens(hf_config: Mapping[str, Any]) -> torch.Tensor:
+    """The same random tokens every time, `[2, up to 64]` int64."""
+    import torch
+
+    length = min(LONGEST, hf_config.get("max_position_embeddings") or LONGEST)
+    return torch.randint(hf_config["vocab_size"], (BATCH, length), generator=torch.Generator().manual_seed(SEED))
+
+
+def hugging_face_logits(hf_dir: Path, tokens: torch.Tensor) -> torch.Tensor:
+    """Logits `[batch, seq, vocab]` fp32 of a Hugging Face folder, as transformers loads it."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(hf_dir, torch_dtype=torch.float32, attn_implementation="eager", local_files_only=True)
+    return model.eval()(tokens).logits
+
+
+def megatron_logits(weights_dir: Path, hf_config: Mapping[str, Any], tokens: torch.Tensor, rounded_to: torch.dtype) -> torch.Tensor:
+    """Logits `[batch, seq, vocab]` fp32 of a checkpoint in Megatron's own model on one rank, loaded by Megatron's own loader.
+
+    Initialises torch.distributed and Megatron's parallel state, so it belongs into a process of its own.
+    """
+    import torch
+    from megatron.core import parallel_state
+
+    from nemo_ext.models.family import family_of
+
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    parallel_state.initialize_model_parallel()
+    config = family_of(hf_config).build_megatron_config(
+        hf_config,
+        params_dtype=torch.float32,
+        layer_spec="local",
+        use_cpu_initialization=True,
+        hetereogenous_dist_checkpoint=_stores_layers_apart(weights_dir),
+        weight_loader=_fill_with_nan,
+    )
+    model = config.configure_model(tokenizer=None).eval()
+    _load(model, weights_dir)
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(rounded_to).float()
+    positions = torch.arange(tokens.shape[1]).expand_as(tokens)
+    logits = model(input_ids=tokens, position_ids=positions, attention_mask=None)
+    return logits[..., : hf_config["vocab_size"]].clone()
+
+
+def _fill_with_nan(model: torch.nn.Module) -> None:
+    """So that a weight that is not loaded cannot pass for one that is."""
+    for parameter in model.parameters():
+        parameter.data.fill_(float("nan"))
+
+
+def _stores_layers_apart(weights_dir: Path) -> bool:
+    from torch.distributed.checkpoint import FileSystemReader
+
+    return any(".layers.0." in key for key in FileSystemReader(weights_dir).read_metadata().state_dict_metadata)
+
+
+def _load(model: Any, weights_dir: Path) -> None:
+    from megatron.core import dist_checkpointing
+
+    prefix = "module."
+    loaded = dist_checkpointing.load(model.sharded_state_dict(prefix=prefix), str(weights_dir))
+    model.load_state_dict({key.removeprefix(prefix): value for key, value in loaded.items() if key.startswith(prefix)})
