@@ -1,0 +1,85 @@
+"""Megatron config of decoder language models: what all families share, from layer spec to loaded weights.
+
+The dimensions come from a family's `megatron_config`, the parallel sizes and dtypes from the engine. Where weights come
+from is the caller's `weight_loader`; this module only says when it is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from megatron.core.models.gpt.gpt_model import GPTModel
+from megatron.core.transformer.module import MegatronModule
+from nemo.collections.llm.gpt.model.base import GPTConfig
+
+from nemo_ext.layers.spec import decoder_block_spec, resolve_layer_spec
+from nemo_ext.layers.tensor_parallel import mark_tensor_parallel, mask_padded_vocabulary
+from nemo_ext.models.family import padded_vocab_size
+
+WeightLoader = Callable[[MegatronModule], None]
+
+
+def decoder_forward_step(model: torch.nn.Module, batch: Mapping[str, torch.Tensor | None]) -> torch.Tensor:
+    """Losses `[batch, seq]` of the last pipeline stage, hidden states of the others.
+
+    As NeMo's `gpt_forward_step`, which insists on an attention mask where Transformer Engine is absent; causality needs
+    no mask here, and a mask that the batch does have is honoured.
+    """
+    return model(
+        input_ids=batch["tokens"],
+        position_ids=batch["position_ids"],
+        labels=batch["labels"],
+        attention_mask=batch.get("attention_mask"),
+    )
+
+
+@dataclass
+class DecoderConfig(GPTConfig):
+    """A decoder as Megatron builds it. Fusions that need CUDA or Transformer Engine, or change numerics, are off.
+
+    true_vocab_size: tokens of the tokenizer; `vocab_size` becomes its padding to a multiple of 128.
+    layer_spec: auto, te or local; holds the resolved one afterwards.
+    weight_loader: called with the built shard of this rank, whose weights are not initialised then. Without one,
+        Megatron initialises (differently for each tensor parallel size).
+    """
+
+    true_vocab_size: int = 0
+    layer_spec: str = "auto"
+    weight_loader: WeightLoader | None = None
+
+    transformer_layer_spec: Any = decoder_block_spec
+    forward_step_fn: Callable[..., torch.Tensor] = decoder_forward_step
+
+    gradient_accumulation_fusion: bool = False
+    bias_activation_fusion: bool = False
+    bias_dropout_fusion: bool = False
+    masked_softmax_fusion: bool = False
+    apply_rope_fusion: bool = False
+    cross_entropy_loss_fusion: bool = False
+    persist_layer_norm: bool = False
+
+    def __post_init__(self) -> None:
+        assert self.true_vocab_size > 0, "a decoder needs true_vocab_size"
+        self.layer_spec = resolve_layer_spec(self.layer_spec)
+        self.vocab_size = padded_vocab_size(self.true_vocab_size)
+        if self.weight_loader is not None:
+            self.perform_initialization = False
+        if self.recompute_granularity == "full" and self.recompute_method is None:
+            self.recompute_method, self.recompute_num_layers = "uniform", 1
+        super().__post_init__()
+
+    def configure_model(
+        self, tokenizer: Any = None, pre_process: bool | None = None, post_process: bool | None = None, vp_stage: int | None = None
+    ) -> GPTModel:
+        """This rank's part of the model, with marks and true vocabulary in place and, given a `weight_loader`, its weights."""
+        model = super().configure_model(tokenizer, pre_process, post_process, vp_stage=vp_stage)
+        mark_tensor_parallel(model)
+        if hasattr(model, "output_layer"):
+            mask_padded_vocabulary(model.output_layer, self.true_vocab_size)
+        if self.weight_loader is not None:
+            with torch.no_grad():
+                self.weight_loader(model)
+        return model

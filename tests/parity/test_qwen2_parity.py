@@ -1,0 +1,130 @@
+"""Qwen2 in Megatron computes what transformers computes: logits, loss, every gradient and the gradient norm, however it is split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.support.ranks import run_ranks
+from tests.support.tiny_models import QWEN2, build_model, start_megatron, token_batch, write_random_hf_model
+
+LENGTH, MICRO_BATCHES = 48, 2
+LAYOUTS = {  # tp, pp, sequence parallel
+    "one rank": (1, 1, False),
+    "tp2": (2, 1, False),
+    "tp2 with sequence parallel": (2, 1, True),
+    "pp2": (1, 2, False),
+    "tp2 x pp2 with sequence parallel": (2, 2, True),
+}
+
+
+def write_reference(folder: str, hf_config: dict[str, Any]) -> dict[str, Any]:
+    """Write the model and, as a model of the same shape, its gradients; return logits, loss and gradient norm."""
+    model = write_random_hf_model(Path(folder, "weights"), hf_config)
+    tokens = token_batch(hf_config, length=LENGTH + 1)
+    logits = model(tokens[:, :-1]).logits
+    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
+    loss.backward()
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(gradients[name])
+    model.save_pretrained(Path(folder, "gradients"))
+    norm = torch.stack([gradient.norm() for gradient in gradients.values()]).norm()
+    return {"logits": logits.detach(), "loss": loss.item(), "norm": norm.item()}
+
+
+def train_once(folder: str, hf_config: dict[str, Any], tp: int, pp: int, sequence_parallel: bool) -> dict[str, Any]:
+    """One training step through Megatron's own schedule, data parallel wrapper and optimizer."""
+    from megatron.core import parallel_state
+    from megatron.core.distributed import finalize_model_grads
+    from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
+    from megatron.core.pipeline_parallel import get_forward_backward_func
+
+    start_megatron(tp, pp)
+    fields = {"sequence_parallel": sequence_parallel, "finalize_model_grads_func": finalize_model_grads}
+    model = build_model(hf_config, tp, pp, weight_loader=loader(folder, "weights", hf_config), **fields)
+    wrapped = wrap(model)
+    logits: list[torch.Tensor] = []
+    if hasattr(model, "output_layer"):
+        model.output_layer.register_forward_hook(lambda module, arguments, output: logits.append(output[0].detach().clone()))
+    tokens = token_batch(hf_config, length=LENGTH + 1).chunk(MICRO_BATCHES)
+    losses = get_forward_backward_func()(
+        forward_step_func=forward_step,
+        data_iterator=iter(tokens),
+        model=[wrapped],
+        num_microbatches=MICRO_BATCHES,
+        seq_length=LENGTH,
+        micro_batch_size=len(tokens[0]),
+        forward_only=False,
+    )
+    optimizer = get_megatron_optimizer(OptimizerConfig(optimizer="adam", lr=0.0, clip_grad=0.0), [wrapped])
+    _, norm, _ = optimizer.step()
+    return {
+        "is_last_stage": parallel_state.is_pipeline_last_stage(),
+        "logits": torch.cat(logits, dim=1).transpose(0, 1) if logits else None,
+        "loss": sum(entry["loss"].item() for entry in losses) / MICRO_BATCHES if losses else None,
+        "norm": norm,
+        "gradient_errors": gradient_errors(model, build_model(hf_config, tp, pp, weight_loader=loader(folder, "gradients", hf_config), **fields)),
+    }
+
+
+def loader(folder: str, name: str, hf_config: dict[str, Any]) -> Any:
+    from nemo_ext.convert.load import load_weights
+    from nemo_ext.convert.sources import HuggingFaceWeights
+    from nemo_ext.models.family import family_of
+
+    rules = family_of(hf_config).build_mapping(hf_config)
+    return lambda model: load_weights(model, rules, HuggingFaceWeights(Path(folder, name), rules))
+
+
+def wrap(model: Any) -> Any:
+    """As NeMo does before training: default marks, then the data parallel wrapper that holds the gradients."""
+    from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig
+    from megatron.core.tensor_parallel.layers import set_defaults_if_not_set_tensor_model_parallel_attributes
+
+    for parameter in model.parameters():
+        set_defaults_if_not_set_tensor_model_parallel_attributes(parameter)
+    return DistributedDataParallel(model.config, DistributedDataParallelConfig(), model)
+
+
+def forward_step(data: Any, model: Any) -> Any:
+    tokens = next(data)
+    positions = torch.arange(LENGTH).expand(len(tokens), -1)
+    output = model(tokens[:, :-1], positions, None, labels=tokens[:, 1:])
+    return output, lambda losses: (losses.mean(), {"loss": losses.mean().detach()})
+
+
+def gradient_errors(model: Any, expected: Any) -> dict[str, float]:
+    """Largest difference in each tensor, relative to its largest gradient."""
+    errors = {}
+    for (name, parameter), (_, wanted) in zip(model.named_parameters(), expected.named_parameters(), strict=True):
+        errors[name] = ((parameter.main_grad - wanted).abs().max() / wanted.abs().max()).item()
+    return errors
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["untied", "tied"])
+def reference(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = str(tmp_path_factory.mktemp("qwen2"))
+    hf_config = {**QWEN2, "tie_word_embeddings": request.param}
+    return {"folder": folder, "hf_config": hf_config, **run_ranks(1, write_reference, folder, hf_config)[0]}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_training_step_equals_that_of_transformers(reference: dict[str, Any], layout: str):
+    tp, pp, sequence_parallel = LAYOUTS[layout]
+    results = run_ranks(tp * pp, train_once, reference["folder"], reference["hf_config"], tp, pp, sequence_parallel)
+    last_stage = [result for result in results if result["is_last_stage"]]
+    logits = torch.cat([result["logits"] for result in last_stage], dim=-1)
+    vocab_size = reference["hf_config"]["vocab_size"]
+    assert logits.shape[-1] == 256 and (logits[..., vocab_size:] == torch.finfo(torch.float32).min).all()
+    difference = (logits[..., :vocab_size] - reference["logits"]).abs().max().item()
+    worst = max(((error, name) for result in results for name, error in result["gradient_errors"].items()))
+    print(f"{layout}: logits {difference:.2e}, worst gradient {worst[0]:.1e} ({worst[1]}), norm {results[0]['norm']} for {reference['norm']}")
+    assert difference < 1e-4
+    assert last_stage[0]["loss"] == pytest.approx(reference["loss"], abs=2e-6)
+    assert worst[0] < 2e-5, worst
+    assert all(result["norm"] == pytest.approx(reference["norm"], rel=1e-5) for result in results)

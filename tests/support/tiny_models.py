@@ -1,0 +1,79 @@
+"""Tiny random models whose every detail shows: norms away from 1, biases away from 0, a vocabulary that needs padding.
+
+The functions that build Megatron models run on a rank (see `ranks`); the Hugging Face ones anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+# 203 tokens are not a multiple of 128; 8 layers split over pipeline stages; 2 key/value heads over 2 tensor parallel ranks.
+QWEN2: dict[str, Any] = {
+    "architectures": ["Qwen2ForCausalLM"],
+    "model_type": "qwen2",
+    "vocab_size": 203,
+    "hidden_size": 64,
+    "intermediate_size": 112,
+    "num_hidden_layers": 8,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "hidden_act": "silu",
+    "initializer_range": 0.05,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 10000.0,
+    "tie_word_embeddings": False,
+    "use_sliding_window": False,
+}
+
+
+def random_hf_model(hf_config: Mapping[str, Any], seed: int = 0) -> Any:
+    """A transformers causal language model in fp32 with eager attention; every parameter is random, norms around 1."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.for_model(**hf_config)
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager", torch_dtype=torch.float32).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() == 1:
+                parameter.normal_(1.0 if "norm" in name else 0.0, 0.2)
+    return model
+
+
+def write_random_hf_model(folder: Path | str, hf_config: Mapping[str, Any], seed: int = 0) -> Any:
+    """Write a random model to `folder` as Hugging Face does, and return it."""
+    model = random_hf_model(hf_config, seed)
+    model.save_pretrained(folder)
+    return model
+
+
+def start_megatron(tp: int = 1, pp: int = 1, seed: int = 1) -> None:
+    """Initialise Megatron's parallel state and random states on this rank."""
+    from megatron.core import parallel_state, tensor_parallel
+
+    parallel_state.initialize_model_parallel(tensor_model_parallel_size=tp, pipeline_model_parallel_size=pp)
+    tensor_parallel.model_parallel_cuda_manual_seed(seed)
+
+
+def build_model(hf_config: Mapping[str, Any], tp: int = 1, pp: int = 1, **megatron_fields: Any) -> Any:
+    """This rank's part of the Megatron model of a Hugging Face config, in fp32 unless told otherwise."""
+    import torch
+
+    from nemo_ext.models.family import family_of
+
+    fields = {"params_dtype": torch.float32, "pipeline_dtype": torch.float32, **megatron_fields}
+    config = family_of(hf_config).build_megatron_config(
+        hf_config, tensor_model_parallel_size=tp, pipeline_model_parallel_size=pp, **fields
+    )
+    return config.configure_model()
+
+
+def token_batch(hf_config: Mapping[str, Any], batch: int = 4, length: int = 48, seed: int = 7) -> Any:
+    """Random token ids `[batch, length]` below the true vocabulary size."""
+    import torch
+
+    return torch.randint(0, hf_config["vocab_size"], (batch, length), generator=torch.Generator().manual_seed(seed))
