@@ -38,7 +38,7 @@ def keep_until(path: Path, step: int) -> None:
         return
     with open(path, encoding="utf-8") as handle, atomic_file(path) as output:
         for line in handle:
-            if line.endswith("\n") and json.loads(line)["step"] <= step:
+            if line.endswith("\n") and json.loads(line)["step"] <= step:  # a killed writer leaves half a line
                 output.write(line)
 
 
@@ -113,13 +113,13 @@ class MetricsCallback(pl.Callback):
         self._logged_step = 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Open the sinks and note a resume."""
+        """Open the sinks and note the start, with the weights it starts from, or the resume."""
         self._started_s = self._logged_s = time.monotonic()
         self._logged_step = trainer.global_step
         if trainer.is_global_zero:
             self.sinks = open_sinks(self.run, trainer.global_step + 1)
-            if self.run.resume_from is not None:
-                self._write({"step": trainer.global_step, "event": "resume", "ranks": self.run.ranks})
+            event = "resume" if self.run.resume_from else "start"
+            self._write({"step": trainer.global_step, "event": event, "ranks": self.run.ranks, **self.run.notes})
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Write one line of figures at every logged step and at the last."""

@@ -24,7 +24,7 @@ class ScheduleModule(LRSchedulerModule):
         """A LambdaLR on Megatron's optimizer; its state is one step count, so a resume cannot drift."""
         peak = self.run_config.optimizer.learning_rate
         config = self.run_config
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizers[0], lambda step: learning_rate(config, step) / peak if peak else 0.0)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizers, lambda step: learning_rate(config, step) / peak if peak else 0.0)
         return {"optimizer": optimizers, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 

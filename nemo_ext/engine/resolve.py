@@ -6,7 +6,7 @@ The command line calls this before it starts ranks, so that a mistake is reporte
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,10 @@ from nemo_ext.tasks.task import TASKS, Task
 
 @dataclass(frozen=True)
 class ResolvedRun:
-    """A checked run: settings, family, task, Hugging Face config, dataset, folder, and the checkpoint to continue from."""
+    """A checked run: settings, family, task, Hugging Face config, dataset, folder, and the checkpoint to continue from.
+
+    `notes` collects what later steps found out (which weights were loaded, their fingerprint) for the run's records.
+    """
 
     config: RunConfig
     family: ModelFamily
@@ -31,6 +34,7 @@ class ResolvedRun:
     folder: RunFolder
     resume_from: Path | None
     ranks: int
+    notes: dict[str, Any] = field(default_factory=dict)
 
 
 def resolve(config: RunConfig, ranks: int) -> ResolvedRun:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 
 from nemo_ext.config import RunConfig
 from nemo_ext.convert.load import load_weights
-from nemo_ext.convert.sources import HuggingFaceWeights, SeededWeights
+from nemo_ext.convert.rules import layer_count
+from nemo_ext.convert.seeded import SeededWeights
+from nemo_ext.convert.sources import HuggingFaceWeights, WeightSource
 from nemo_ext.engine.build import build_model, build_trainer
 from nemo_ext.engine.checkpoints import CheckpointCallback
 from nemo_ext.engine.metrics import MetricsCallback
@@ -47,13 +49,14 @@ def train(config: RunConfig, ranks: int) -> TrainResult:
     return TrainResult(step=trainer.global_step, finished=not checkpoints.stopped_early)
 
 
-def weight_loader(run: ResolvedRun) -> Callable[[Any], None] | None:
-    """What fills this rank's shard after it is built: Hugging Face weights, seeded ones, or nothing before a resume."""
+def weight_loader(run: ResolvedRun) -> Callable[[Any], None]:
+    """What fills this rank's shard after it is built: Hugging Face weights, seeded ones, or a checkpoint later on."""
     if run.resume_from is not None:
-        return None
+        return lambda model: None
     rules = run.family.build_mapping(run.hf_config)
     if run.config.model.init_from:
-        source: Any = HuggingFaceWeights(run.config.model.init_from, rules)
+        source: WeightSource = HuggingFaceWeights(run.config.model.init_from, rules)
     else:
-        source = SeededWeights(run.config.train.seed, run.hf_config, rules)
-    return lambda model: load_weights(model, rules, source)
+        layers = layer_count(run.hf_config)
+        source = SeededWeights(run.config.train.seed, run.hf_config["initializer_range"], rules, layers)
+    return lambda model: run.notes.update(weights=asdict(load_weights(model, rules, source)))
