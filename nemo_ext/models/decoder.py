@@ -6,7 +6,7 @@ from is the caller's `weight_loader`; this module only says when it is called.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,20 +20,6 @@ from nemo_ext.layers.tensor_parallel import mark_tensor_parallel, mask_padded_vo
 from nemo_ext.models.family import padded_vocab_size
 
 WeightLoader = Callable[[MegatronModule], None]
-
-
-def decoder_forward_step(model: torch.nn.Module, batch: Mapping[str, torch.Tensor | None]) -> torch.Tensor:
-    """Losses `[batch, seq]` of the last pipeline stage, hidden states of the others.
-
-    As NeMo's `gpt_forward_step`, which insists on an attention mask where Transformer Engine is absent; causality needs
-    no mask here, and a mask that the batch does have is honoured.
-    """
-    return model(
-        input_ids=batch["tokens"],
-        position_ids=batch["position_ids"],
-        labels=batch["labels"],
-        attention_mask=batch.get("attention_mask"),
-    )
 
 
 @dataclass
@@ -51,7 +37,6 @@ class DecoderConfig(GPTConfig):
     weight_loader: WeightLoader | None = None
 
     transformer_layer_spec: Any = decoder_block_spec
-    forward_step_fn: Callable[..., torch.Tensor] = decoder_forward_step
 
     gradient_accumulation_fusion: bool = False
     bias_activation_fusion: bool = False
@@ -67,8 +52,6 @@ class DecoderConfig(GPTConfig):
         self.vocab_size = padded_vocab_size(self.true_vocab_size)
         if self.weight_loader is not None:
             self.perform_initialization = False
-        if self.recompute_granularity == "full" and self.recompute_method is None:
-            self.recompute_method, self.recompute_num_layers = "uniform", 1
         super().__post_init__()
 
     def configure_model(

@@ -23,8 +23,9 @@ FAMILIES = Registry("model family", "sibol.models", {"qwen2": "nemo_ext.models.q
 class ModelFamily:
     """One architecture: its sizes, and where its Megatron side is implemented (`"module:function"`, imported late).
 
-    megatron_config: `(hf_config, **megatron_fields) -> DecoderConfig` (a NeMo GPTConfig); refuses with ConversionError
-        any field of the Hugging Face config that Megatron cannot express.
+    megatron_config: `(hf_config, **megatron_fields) -> DecoderConfig` (a NeMo GPTConfig).
+    refuse_unexpressible: `(hf_config) -> None`; raises ConversionError for any field of the Hugging Face config that
+        Megatron would not compute as transformers does. Needs no torch; `megatron_config` calls it too.
     mapping: `(hf_config, padded_vocab_size) -> list[Rule]`.
     """
 
@@ -32,6 +33,7 @@ class ModelFamily:
     model_types: tuple[str, ...]
     presets: Mapping[str, Mapping[str, Any]]
     megatron_config: str
+    refuse_unexpressible: str
     mapping: str
     free_fields: frozenset[str] = field(default_factory=frozenset)
 
@@ -51,6 +53,10 @@ class ModelFamily:
         if vocab_size is not None:
             config["vocab_size"] = vocab_size
         return config
+
+    def check(self, hf_config: Mapping[str, Any]) -> None:
+        """Raise ConversionError, naming field and value, unless Megatron can compute this config as transformers does."""
+        load_object(self.refuse_unexpressible)(hf_config)
 
     def build_megatron_config(self, hf_config: Mapping[str, Any], **megatron_fields: Any) -> Any:
         """Megatron/NeMo config of this architecture; `megatron_fields` are parallel sizes, dtypes, dropout and so on."""

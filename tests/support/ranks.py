@@ -103,9 +103,10 @@ def _collect(readers: Sequence[Connection], processes: Sequence[Any], folder: Pa
         if not ready:
             break
         for reader in ready:
-            rank = open_ranks[reader]  # type: ignore[index]
+            assert isinstance(reader, Connection)
+            rank = open_ranks[reader]
             try:
-                succeeded, content = reader.recv()  # type: ignore[union-attr]
+                succeeded, content = reader.recv()
             except EOFError:
                 processes[rank].join(GRACE_S)
                 succeeded, content = False, f"died without a word, exit code {processes[rank].exitcode}\n".encode()

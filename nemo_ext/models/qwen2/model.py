@@ -7,12 +7,14 @@ value only. Checked against transformers 4.57 (models/qwen2/modeling_qwen2.py); 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
-
-from torch.nn import functional
+from typing import TYPE_CHECKING, Any
 
 from nemo_ext.common.errors import ConversionError
-from nemo_ext.models.decoder import DecoderConfig
+
+if TYPE_CHECKING:
+    from nemo_ext.models.decoder import DecoderConfig
+
+REQUIRED_SIZES = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
 
 
 def megatron_config(hf_config: Mapping[str, Any], **megatron_fields: Any) -> DecoderConfig:
@@ -21,6 +23,10 @@ def megatron_config(hf_config: Mapping[str, Any], **megatron_fields: Any) -> Dec
     Sequence length and attention dropout default to the Hugging Face config's. Raises ConversionError for a field that is
     missing or that Megatron would not compute as transformers does.
     """
+    from torch.nn import functional
+
+    from nemo_ext.models.decoder import DecoderConfig
+
     refuse_unexpressible(hf_config)
     heads = hf_config["num_attention_heads"]
     run_fields = {
@@ -52,27 +58,28 @@ def megatron_config(hf_config: Mapping[str, Any], **megatron_fields: Any) -> Dec
 
 
 def refuse_unexpressible(hf_config: Mapping[str, Any]) -> None:
-    """Raise ConversionError, naming field and value, for the first field that Megatron would not compute as transformers does."""
-    for name in ("model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size"):
-        if name not in hf_config:
-            raise ConversionError(f"The model's config.json has no {name!r}. Take the complete file from where the model came from.")
-    _expect(hf_config, "model_type", ("qwen2",))
-    _expect(hf_config, "hidden_act", ("silu",))
-    _expect(hf_config, "use_sliding_window", (False,))
-    _expect(hf_config, "partial_rotary_factor", (1.0,))
-    _expect(hf_config, "quantization_config", (None,))
+    """Raise ConversionError, naming field and value, for a field that Megatron would not compute as transformers does. No torch."""
+    _expect(hf_config, "model_type", "qwen2")
+    for name in REQUIRED_SIZES:
+        value = hf_config.get(name)
+        if not isinstance(value, int) or value < 1:
+            raise ConversionError(f"{name}={value!r} in the model's config.json; expected a whole number from 1 on.")
+    _expect(hf_config, "hidden_act", "silu")
+    _expect(hf_config, "use_sliding_window", False)
+    _expect(hf_config, "partial_rotary_factor", 1.0)
+    _expect(hf_config, "quantization_config", None)
     scaling = hf_config.get("rope_scaling")
     if scaling is not None and scaling.get("rope_type", scaling.get("type")) != "default":
-        raise ConversionError(f"rope_scaling={scaling!r}: scaled rotary embedding is not expressed in Megatron. Set rope_scaling to null.")
+        raise ConversionError(f"rope_scaling={scaling!r} cannot be expressed for a Qwen2 model. Set rope_scaling to null.")
     if set(hf_config.get("layer_types") or ()) - {"full_attention"}:
         raise ConversionError(f"layer_types={hf_config['layer_types']!r}: only 'full_attention' can be expressed. Leave layer_types out.")
     _check_heads(hf_config)
 
 
-def _expect(hf_config: Mapping[str, Any], name: str, allowed: tuple[Any, ...]) -> None:
-    value = hf_config.get(name, allowed[0])
-    if value not in allowed:
-        raise ConversionError(f"{name}={value!r} cannot be expressed for a Qwen2 model; expected {allowed[0]!r}.")
+def _expect(hf_config: Mapping[str, Any], name: str, expected: Any) -> None:
+    value = hf_config.get(name, expected)
+    if value != expected:
+        raise ConversionError(f"{name}={value!r} cannot be expressed for a Qwen2 model. Set {name} to {expected!r}.")
 
 
 def _check_heads(hf_config: Mapping[str, Any]) -> None:

@@ -76,6 +76,7 @@ FAMILY = ModelFamily(
     model_types=("qwen2",),
     presets=PRESETS,
     megatron_config="nemo_ext.models.qwen2.model:megatron_config",
+    refuse_unexpressible="nemo_ext.models.qwen2.model:refuse_unexpressible",
     mapping="nemo_ext.models.qwen2.mapping:mapping",
     free_fields=FREE_FIELDS,
 )

@@ -1,0 +1,55 @@
+"""Tiny random causal models with a tokenizer trained on the spot, saved as Hugging Face folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+TEXTS = [
+    "Sa simula ay isang maliit na sibol lamang ang puno ng narra.",
+    "The quick brown fox jumps over the lazy dog, again and again.",
+    "Ñandú, Ōsaka, kūrá: accents; and an emoji 🌱 too.",
+    "def grow(seed: int) -> int:\n    return seed + 1\n",
+    "Bayan ko, lupang hinirang: ang bayan ay bayan ng lahat. " * 12,
+]
+
+
+def train_tokenizer(vocab_size: int = 400, with_bos: bool = False) -> Any:
+    """Byte-level BPE with `<|endoftext|>` as EOS (and `<|bos|>` as BOS, if wanted)."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["<|endoftext|>", *(["<|bos|>"] if with_bos else [])]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    tokenizer.train_from_iterator(TEXTS, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=special[0], bos_token=special[1] if with_bos else None)
+
+
+def save_tiny_qwen2(folder: Path, *, vocab_size: int = 400, context: int = 32, seed: int = 0, with_bos: bool = False, spread: float = 0.2) -> Path:
+    """A two-layer Qwen2 of width 32 whose weights have standard deviation `spread`, so that its predictions are far from uniform."""
+    import torch
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    tokenizer = train_tokenizer(vocab_size, with_bos)
+    torch.manual_seed(seed)
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=context,
+        initializer_range=spread,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    Qwen2ForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
