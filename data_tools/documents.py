@@ -1,0 +1,131 @@
+"""One line of JSON (or one text file) to a document, or to the reason why it is none. Policy is left to the caller."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, NamedTuple
+
+from data_tools.lines import RawDocument
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+SNIPPET_CHARACTERS = 80
+BLANK_LINE = "blank-line"  # no document and no mistake: counted, never an error
+
+INVALID_UTF8 = "invalid-utf8"
+BROKEN_JSON = "broken-json"
+NOT_AN_OBJECT = "not-an-object"
+DUPLICATE_KEY = "duplicate-key"
+MISSING_TEXT = "missing-text"
+TEXT_NOT_A_STRING = "text-not-a-string"
+EMPTY_TEXT = "empty-text"
+LONE_SURROGATE = "lone-surrogate"
+BAD_ID = "bad-id"
+
+JSON_TYPES = {
+    type(None): "null",
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    str: "a string",
+    list: "a list",
+    dict: "an object",
+}
+
+
+class Document(NamedTuple):
+    """Text, its length in UTF-8 bytes, and a stable 64-bit number that places it in a split and keys its random choices."""
+
+    text: str
+    text_bytes: int
+    number: int
+
+
+class Problem(NamedTuple):
+    """Why there is no document: a reason to count by, and the particulars."""
+
+    reason: str
+    detail: str
+
+
+class _DuplicateKeyError(ValueError):
+    pass
+
+
+def parse(source: RawDocument, text_field: str, id_field: str | None) -> Document | Problem:
+    """The document in a line or text file.
+
+    Its number is the first 64 bits of the SHA-256 of its id: the value of `id_field` (a string or an integer), or without one the
+    text itself. So equal texts have equal numbers and fall into the same split, whatever files and lines they came from.
+    """
+    raw = source.raw.removeprefix(BYTE_ORDER_MARK) if source.line < 2 else source.raw
+    try:
+        line = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return Problem(INVALID_UTF8, f"byte {error.start + 1} is 0x{raw[error.start]:02x}: {error.reason}")
+    if source.line == 0:
+        return _document(line, line)
+    if not line.strip():
+        return Problem(BLANK_LINE, "")
+    fields = _fields(line)
+    return fields if isinstance(fields, Problem) else _from_fields(fields, text_field, id_field)
+
+
+def _fields(line: str) -> dict[str, Any] | Problem:
+    try:
+        fields = json.loads(line, object_pairs_hook=_without_duplicates)
+    except _DuplicateKeyError as error:
+        return Problem(DUPLICATE_KEY, str(error))
+    except json.JSONDecodeError as error:
+        return Problem(BROKEN_JSON, f"{error.msg} at column {error.colno}")
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets nested thousands deep
+        return Problem(BROKEN_JSON, str(error).partition(";")[0])
+    if not isinstance(fields, dict):
+        return Problem(NOT_AN_OBJECT, f"found {_json_type(fields)}")
+    return fields
+
+
+def _from_fields(fields: dict[str, Any], text_field: str, id_field: str | None) -> Document | Problem:
+    if text_field not in fields:
+        return Problem(MISSING_TEXT, f"no field {text_field!r}; found {', '.join(map(repr, list(fields)[:8])) or 'no fields'}")
+    text = fields[text_field]
+    if not isinstance(text, str):
+        return Problem(TEXT_NOT_A_STRING, f"field {text_field!r} holds {_json_type(text)}")
+    if id_field is None:
+        return _document(text, text)
+    identity = fields.get(id_field)
+    if isinstance(identity, bool) or not isinstance(identity, str | int) or identity == "":
+        return Problem(BAD_ID, f"field {id_field!r} holds {_json_type(identity) if id_field in fields else 'nothing, it is missing'}")
+    return _document(text, str(identity))
+
+
+def _document(text: str, identity: str) -> Document | Problem:
+    if not text.strip():
+        return Problem(EMPTY_TEXT, "nothing but white space" if text else "no characters")
+    try:
+        encoded = text.encode("utf-8")
+        key = encoded if identity is text else identity.encode("utf-8")
+    except UnicodeEncodeError as error:
+        return Problem(LONE_SURROGATE, f"half a surrogate pair (\\u{ord(error.object[error.start]):04x}) at character {error.start + 1}")
+    return Document(text, len(encoded), int.from_bytes(hashlib.sha256(key).digest()[:8], "big"))
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise _DuplicateKeyError(f"{next(name for name in names if names.count(name) > 1)!r} occurs more than once in an object")
+    return fields
+
+
+def _json_type(value: Any) -> str:
+    if value == "":
+        return "an empty string"
+    return JSON_TYPES[type(value)]
+
+
+def snippet(raw: bytes) -> str:
+    """The beginning of a line, printable and short."""
+    text = raw[: 4 * SNIPPET_CHARACTERS].decode("utf-8", errors="backslashreplace").strip()
+    shown = "".join(character if character.isprintable() else repr(character)[1:-1] for character in text[:SNIPPET_CHARACTERS])
+    return shown + ("..." if len(text) > SNIPPET_CHARACTERS else "")
