@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -122,7 +122,7 @@ class Encoder:
         return shares
 
 
-def encode_all(batches: Iterable[RawBatch], settings: EncodeSettings, workers: int) -> Iterator[EncodedBatch]:
+def encode_all(batches: Iterable[RawBatch], settings: EncodeSettings, workers: int) -> Generator[EncodedBatch, None, None]:
     """Encode batches in order, in this process for one worker. Raises SibolError when a worker process dies."""
     if workers == 1:
         yield from map(Encoder(settings), batches)

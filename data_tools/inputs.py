@@ -55,8 +55,8 @@ def find_inputs(arguments: Sequence[str]) -> FoundInputs:
     """Files behind paths, glob patterns (`**` included) and folders, in the order given and sorted within each.
 
     Of a folder, all .jsonl, .ndjson and .txt files below it are taken, also as .gz or .zst; others, and what belongs to a prepared
-    dataset in there, are counted, and names that start with a dot are passed over. Raises DataError for an argument that matches nothing, for a named file of another kind,
-    and for a file that is named twice.
+    dataset in there, are counted, and names that start with a dot are passed over.
+    Raises DataError for an argument that matches nothing, a named file of another kind, and a file that is named twice.
     """
     files: dict[Path, InputFile] = {}
     skipped: Counter[str] = Counter()

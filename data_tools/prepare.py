@@ -98,16 +98,20 @@ def _check(options: PrepareOptions) -> None:
 def _refuse_out(options: PrepareOptions) -> None:
     """Only a dataset is ever replaced: --overwrite with a wrong --out must not remove somebody's folder."""
     refuse_existing(options.out, options.overwrite)
-    if options.out.exists() and not (options.out / MANIFEST_NAME).is_file():
-        if options.out.is_file() or any(options.out.iterdir()):
-            raise OutputExistsError(f"{options.out} is not a dataset (no {MANIFEST_NAME}), so --overwrite does not replace it. Choose another place.")
+    taken = options.out.is_file() or (options.out.is_dir() and any(options.out.iterdir()))
+    if taken and not (options.out / MANIFEST_NAME).is_file():
+        raise OutputExistsError(
+            f"{options.out} is not a dataset (it has no {MANIFEST_NAME}), so --overwrite does not replace it. Choose another place."
+        )
 
 
 def _inputs(options: PrepareOptions) -> FoundInputs:
     inputs = find_inputs(options.inputs)
     texts = [file.path for file in inputs.files if file.is_text]
     if options.id_field is not None and texts:
-        raise ConfigError(f"--id-field {options.id_field}: text file {texts[0]} has no fields. Leave --id-field out, or name .jsonl inputs only.")
+        raise ConfigError(
+            f"--id-field {options.id_field}: text file {texts[0]} has no fields. Leave --id-field out, or name .jsonl inputs only."
+        )
     return inputs
 
 

@@ -60,7 +60,8 @@ def _refuse_out(out_dir: Path, overwrite: bool) -> None:
     others = [path.name for path in out_dir.iterdir() if path.name not in TOKENIZER_FILES] if out_dir.is_dir() else []
     if others:
         raise OutputExistsError(
-            f"{out_dir} holds more than a tokenizer ({', '.join(sorted(others)[:4])}), so --overwrite does not replace it. Choose another place."
+            f"{out_dir} holds more than a tokenizer ({', '.join(sorted(others)[:4])}), so --overwrite does not replace it. "
+            "Choose another place."
         )
 
 
