@@ -6,7 +6,8 @@ its smallest value; `nemo_ext.config.checks` enforces them and the conditions be
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Dict, Optional  # noqa: UP035  OmegaConf reads these annotations at run time
 
 
@@ -132,3 +133,14 @@ class RunConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
+
+
+def explain_settings(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
+    """Dotted name, value and meaning (with choices) of every setting."""
+    for item in fields(config):
+        value = getattr(config, item.name)
+        if is_dataclass(value):
+            yield from explain_settings(value, f"{prefix}{item.name}.")
+        else:
+            choices = item.metadata.get("choices")
+            yield f"{prefix}{item.name}", value, item.metadata.get("help", "") + (f" ({', '.join(choices)})" if choices else "")

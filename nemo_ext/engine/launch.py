@@ -82,6 +82,8 @@ def start_ranks(settings: Path, ranks: int, threads: int) -> int:
     finish their step, save and leave. A second one kills.
     """
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
+    if os.environ.get("SIBOL_VERBOSE") != "1":
+        environment.setdefault("PYTHONWARNINGS", "ignore")  # each rank would repeat what torch and NeMo warn of at import
     # Repository checkouts run without being installed: the ranks must find the same packages.
     environment["PYTHONPATH"] = os.pathsep.join(entry for entry in [_package_root(), environment.get("PYTHONPATH", "")] if entry)
     # A process group of its own, so that Ctrl-C reaches the ranks once, through us, and not twice.

@@ -6,23 +6,23 @@ import os
 import sys
 
 from nemo_ext.common.errors import SibolError
+from nemo_ext.config import RunConfig, from_yaml
 from nemo_ext.engine.launch import rank_environment
 from nemo_ext.engine.signals import catch_stop_signals
 
 
-def main(settings: str) -> int:
-    """Train; returns the exit code. User errors are printed once, by rank 0, without a traceback."""
-    catch_stop_signals()
+def run_rank(config: RunConfig) -> int:
+    """Train as the rank that the environment says; returns the exit code. User errors are printed once, by rank 0."""
+    catch_stop_signals()  # before the slow imports, during which a stop may already be asked for
     os.environ.update(rank_environment(os.environ))
     from nemo_ext import backend
-    from nemo_ext.config import from_yaml
     from nemo_ext.engine.quiet import quiet_libraries
 
     try:
         with quiet_libraries():
             backend.install()
             from nemo_ext.engine.train import train
-        train(from_yaml(settings), ranks=int(os.environ["WORLD_SIZE"]))
+        train(config, ranks=int(os.environ["WORLD_SIZE"]))
     except SibolError as error:
         if os.environ["RANK"] == "0":
             print(f"error: {error}", file=sys.stderr)
@@ -31,4 +31,4 @@ def main(settings: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(run_rank(from_yaml(sys.argv[1])))

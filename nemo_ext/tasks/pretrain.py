@@ -17,6 +17,7 @@ from megatron.core import parallel_state
 from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegatronDatasetBuilder
 from megatron.core.datasets.gpt_dataset import GPTDataset, GPTDatasetConfig
 from megatron.core.datasets.utils import get_blend_from_list
+from megatron.core.num_microbatches_calculator import get_num_microbatches
 from megatron.core.utils import get_batch_on_this_cp_rank
 from nemo.lightning.data import WrappedDataLoader
 from nemo.lightning.pytorch.plugins import MegatronDataSampler
@@ -99,6 +100,11 @@ class PretrainingData(LightningDataModule):
             pin_memory=torch.cuda.is_available(),  # pinned host memory is of use to a GPU only
             persistent_workers=self.config.data.num_workers > 0,
         )
+
+    def reconfigure_limit_batches(self) -> None:
+        """Called by NeMo's strategy: Lightning counts micro batches, the settings count global ones."""
+        assert self.trainer is not None
+        self.trainer.limit_val_batches *= get_num_microbatches()
 
     def state_dict(self) -> dict[str, int]:
         """Sequences consumed so far, for the checkpoint."""

@@ -1,0 +1,38 @@
+"""A resolved run on ranks of this machine, from start to exit code. No torch: the ranks bring their own."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from nemo_ext.config import to_yaml
+from nemo_ext.engine.launch import CONTINUE_EXIT_CODE, start_ranks, threads_per_rank
+from nemo_ext.engine.resolve import ResolvedRun
+
+
+def run_locally(run: ResolvedRun) -> int:
+    """Train on `run.ranks` local ranks. Returns 0 when finished, 75 when stopped early, else the ranks' error code."""
+    with tempfile.TemporaryDirectory(prefix="sibol-") as folder:
+        settings = Path(folder) / "run.yaml"
+        settings.write_text(to_yaml(run.config), encoding="utf-8")
+        code = start_ranks(settings, run.ranks, threads_per_rank(run.config.train.threads, run.ranks))
+    if code == 0 and run.folder.steps()[-1:] != [run.config.train.max_steps]:
+        return CONTINUE_EXIT_CODE
+    return code
+
+
+def describe(run: ResolvedRun) -> str:
+    """What is about to run, in a few lines."""
+    config, parallel, train = run.config, run.config.parallel, run.config.train
+    split = run.dataset.splits["train"]
+    tokens = train.max_steps * train.global_batch_size * train.seq_length
+    start = f"continues from {run.resume_from}" if run.resume_from else f"starts from {config.model.init_from or 'random weights'}"
+    data_parallel = run.ranks // (parallel.tp * parallel.pp * parallel.cp)
+    return (
+        f"run      {config.name} -> {run.folder.path} ({start})\n"
+        f"model    {run.family.name}, {run.hf_config['num_hidden_layers']} layers, hidden {run.hf_config['hidden_size']}, "
+        f"vocabulary {run.hf_config['vocab_size']:,}, {train.precision}\n"
+        f"data     {run.dataset.path}: {split.tokens:,} training tokens in {split.documents:,} documents\n"
+        f"steps    {train.max_steps:,} x {train.global_batch_size} x {train.seq_length} = {tokens:,} tokens ({tokens / split.tokens:.2g} epochs)\n"
+        f"ranks    {run.ranks} (tp {parallel.tp}, pp {parallel.pp}, cp {parallel.cp}, dp {data_parallel})"
+    )

@@ -1,0 +1,40 @@
+"""What to run: each recipe is a function returning a RunConfig; a variant calls another and replaces fields.
+
+A recipe is named by its key below, by `package.module:function`, or by the path of a run.yaml.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nemo_ext.common.errors import ConfigError, nearest
+from nemo_ext.common.registry import load_object
+from nemo_ext.config import RunConfig, from_yaml
+
+RECIPES = {
+    "demo": "recipes.demo:demo",
+    "course_10m": "recipes.course:course_10m",
+    "course_100m": "recipes.course:course_100m",
+    "continue_pretraining": "recipes.continue_pretraining:continue_pretraining",
+    "survey_14b_pretraining": "recipes.continue_pretraining:survey_14b_pretraining",
+    "early_modern_72b": "recipes.continue_pretraining:early_modern_72b",
+}
+
+
+def load_recipe(name: str) -> RunConfig:
+    """The settings of a recipe. Raises ConfigError, naming the nearest ones, when there is none of this name."""
+    if name in RECIPES:
+        return load_object(RECIPES[name])()
+    if name.endswith((".yaml", ".yml")):
+        return from_yaml(Path(name))
+    if ":" in name:
+        try:
+            return load_object(name)()
+        except (ImportError, AttributeError) as error:
+            raise ConfigError(f"Recipe {name!r} cannot be loaded: {error}. Expected package.module:function.") from None
+    raise ConfigError(f"Unknown recipe {name!r}.{nearest(name, RECIPES)} `sibol recipes` lists all.")
+
+
+def describe(name: str) -> str:
+    """First line of a recipe's docstring."""
+    return (load_object(RECIPES[name]).__doc__ or "").strip().partition("\n")[0]
