@@ -30,7 +30,9 @@ def train_tokenizer(vocab_size: int = 400, with_bos: bool = False) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=special[0], bos_token=special[1] if with_bos else None)
 
 
-def save_tiny_qwen2(folder: Path, *, vocab_size: int = 400, context: int = 32, seed: int = 0, with_bos: bool = False, spread: float = 0.2) -> Path:
+def save_tiny_qwen2(
+    folder: Path, *, vocab_size: int = 400, context: int = 32, seed: int = 0, with_bos: bool = False, spread: float = 0.2
+) -> Path:
     """A two-layer Qwen2 of width 32 whose weights have standard deviation `spread`, so that its predictions are far from uniform."""
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM

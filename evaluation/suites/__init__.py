@@ -1,0 +1,85 @@
+"""The contract of an evaluation suite, and the registry of suites.
+
+A suite says how its data are read, how a model scores them, and what the scores amount to. Loading models, the second
+model to compare with, files and tables are the business of `evaluation.run`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from nemo_ext.common.registry import Registry
+
+if TYPE_CHECKING:  # names can be listed without torch
+    from evaluation.models import Advance, LanguageModel
+    from evaluation.statistics import Interval
+
+SUITES = Registry("suite", "sibol.suites", {"bits_per_byte": "evaluation.suites.bits_per_byte:SUITE"})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a user may choose. Tokens are the tokens of the model in question; None means the default stated in the option's help."""
+
+    split: str | None = None
+    text_field: str = "text"
+    context_tokens: int | None = None
+    stride_tokens: int | None = None
+    score_end_of_document: bool = False
+    batch_size: int | None = None
+    resamples: int = 2000
+    confidence: float = 0.95
+    seed: int = 1234
+
+
+class Items(Protocol):
+    """Checked data of a suite: how many items and bytes there are, and what results.json says about them."""
+
+    documents: int
+    bytes: int
+    warnings: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Path, digest and counts."""
+        ...
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What the scores amount to.
+
+    metrics: of the model. references: name of a trivial model -> its metrics. comparison: against the baseline model, None
+    without one. domains: per domain, as metrics. rows: one JSON object per item. warnings: what makes the numbers doubtful.
+    """
+
+    metrics: dict[str, Interval]
+    references: dict[str, dict[str, Interval]]
+    rows: list[dict[str, Any]]
+    baseline_metrics: dict[str, Interval] | None = None
+    comparison: dict[str, Interval] | None = None
+    domains: dict[str, dict[str, Any]] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+class Suite(Protocol):
+    """One evaluation. `version` rises whenever the same model and data would get another score."""
+
+    name: str
+    version: int
+    primary_metric: str
+    lower_is_better: bool
+
+    def read(self, path: Path, settings: Settings) -> Items:
+        """Open and check all data before a model is loaded."""
+        ...
+
+    def score(self, model: LanguageModel, items: Any, settings: Settings, advance: Advance) -> Any:
+        """Scores of every item by one model; `advance` is told the bytes that are done."""
+        ...
+
+    def summarise(self, scores: Sequence[Any], settings: Settings) -> Summary:
+        """Metrics of the scores of the model and, if there are two, of the baseline."""
+        ...

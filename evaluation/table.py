@@ -1,0 +1,81 @@
+"""A results.json as tables for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+HIDDEN = ("byte_perplexity",)  # in results.json; in the table it would say the bits per byte again
+LABELS = {
+    "bits_per_byte": "bits per byte",
+    "token_perplexity": "token perplexity",
+    "bytes_per_token": "bytes per token",
+    "relative_bits": "relative difference",
+}
+
+
+def number(value: float | None) -> str:
+    """Five significant digits, thousands separated; a dash for what is unknown."""
+    if value is None:
+        return "-"
+    if float(value).is_integer() and abs(value) < 1e15:
+        return f"{int(value):,}"
+    return f"{value:,.1f}" if abs(value) >= 10_000 else f"{value:#.5g}"
+
+
+def interval(entry: Mapping[str, float | None]) -> str:
+    """`[low, high]`, or a dash."""
+    return "-" if entry.get("low") is None else f"[{number(entry['low'])}, {number(entry['high'])}]"
+
+
+def render(results: Mapping[str, Any]) -> Group:
+    """Metrics with their intervals, beside them the baseline's; the domains; the warnings."""
+    parts: list[Any] = [_metrics(results)]
+    if results["domains"]:
+        parts.append(_domains(results["domains"]))
+    parts += [Text(f"Warning: {text}", style="yellow") for text in results["warnings"]]
+    return Group(*parts)
+
+
+def _heading(name: str) -> str:
+    return LABELS.get(name, name).replace(" ", "\n", 1)
+
+
+def _metrics(results: Mapping[str, Any]) -> Table:
+    suite, data, baseline = results["suite"], results["data"], results["baseline"]
+    primary = suite["primary_metric"]
+    table = Table(
+        title=f"{suite['name']} v{suite['version']} on {data['documents']:,} documents, {data['bytes']:,} bytes",
+        title_justify="left",
+        box=box.SIMPLE,
+        pad_edge=False,
+    )
+    table.add_column("", no_wrap=True)
+    table.add_column(_heading(primary), justify="right", no_wrap=True)
+    table.add_column(f"{results['settings']['confidence']:.0%} interval", justify="right", no_wrap=True)
+    others = [name for name in results["metrics"] if name != primary and name not in HIDDEN]
+    for name in others:
+        table.add_column(_heading(name), justify="right", no_wrap=True)
+    rows = {"model": results["metrics"]}
+    if baseline:
+        rows |= {"baseline": baseline["metrics"], "difference": baseline["difference"]}
+    for label, metrics in (rows | results["references"]).items():
+        cells = [number(metrics[name]["value"]) if name in metrics else "" for name in others]
+        table.add_row(label, number(metrics[primary]["value"]), interval(metrics[primary]), *cells)
+    return table
+
+
+def _domains(domains: Mapping[str, Mapping[str, Any]]) -> Table:
+    table = Table(title="By domain", title_justify="left", box=box.SIMPLE, pad_edge=False)
+    table.add_column("domain")
+    for heading in ("documents", "bytes", "bits per byte", "interval"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, entry in domains.items():
+        value = entry["bits_per_byte"]
+        table.add_row(name, f"{entry['documents']:,}", f"{entry['bytes']:,}", number(value["value"]), interval(value))
+    return table

@@ -1,0 +1,77 @@
+"""`sibol evaluate`: score a Hugging Face folder and write results.json."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="Hugging Face folder with config, tokenizer and .safetensors weights", metavar="HF_DIR")],
+    data: Annotated[Path, typer.Option(help="dataset folder, or file or folder of .jsonl, .txt (also .gz)")],
+    out: Annotated[Path, typer.Option(help="folder for results.json and per_document.jsonl")],
+    suite: Annotated[str, typer.Option(help="what to measure")] = "bits_per_byte",
+    split: Annotated[Optional[str], typer.Option(help="split of a dataset folder (default: test)")] = None,  # noqa: UP045
+    text_field: Annotated[str, typer.Option(help="field of JSONL records that holds the text")] = "text",
+    baseline: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="second Hugging Face folder, scored on the same documents; the paired difference is reported", metavar="HF_DIR"),
+    ] = None,
+    context: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="longest window, in tokens (default: the model's max_position_embeddings, at most 2048)", min=1),
+    ] = None,
+    stride: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(
+            help="new tokens scored per window of a long document; the other context - stride are read again (default: the context)", min=1
+        ),
+    ] = None,
+    score_eod: Annotated[bool, typer.Option("--score-eod", help="score an end-of-document token after each document, too")] = False,
+    batch_size: Annotated[Optional[int], typer.Option(help="most windows in a batch (default: as memory allows)", min=1)] = None,  # noqa: UP045
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:NUMBER")] = "auto",
+    resamples: Annotated[int, typer.Option(help="bootstrap resamples behind the intervals", min=1)] = 2000,
+    confidence: Annotated[float, typer.Option(help="confidence of the intervals")] = 0.95,
+    seed: Annotated[int, typer.Option(help="seed of the bootstrap", min=0)] = 1234,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the results in --out")] = False,
+) -> None:
+    """Measure a Hugging Face model on text, in fp32, with confidence intervals, optionally against a second model."""
+    from rich.console import Console
+
+    from evaluation.run import evaluate as run_evaluation
+    from evaluation.suites import Settings
+    from evaluation.table import render
+
+    settings = Settings(
+        split=split,
+        text_field=text_field,
+        context_tokens=context,
+        stride_tokens=stride,
+        score_end_of_document=score_eod,
+        batch_size=batch_size,
+        resamples=resamples,
+        confidence=confidence,
+        seed=seed,
+    )
+    results = run_evaluation(
+        model, data, out, suite=suite, baseline_dir=baseline, settings=settings, device=device, overwrite=overwrite, progress=_progress_bar
+    )
+    Console().print(render(results))
+    typer.echo(f"Wrote {out / 'results.json'}")
+
+
+@contextmanager
+def _progress_bar(description: str, total_bytes: int) -> Iterator[Callable[[float], None]]:
+    """A bar over the bytes of text on stderr; nothing when that is not a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = [TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()]
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task(description, total=total_bytes)
+        yield lambda size: progress.advance(task, size)
