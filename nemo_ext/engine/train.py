@@ -10,10 +10,8 @@ from typing import Any
 import torch
 
 from nemo_ext.config import RunConfig
+from nemo_ext.convert.initial import initial_weights
 from nemo_ext.convert.load import load_weights
-from nemo_ext.convert.rules import layer_count
-from nemo_ext.convert.seeded import SeededWeights
-from nemo_ext.convert.sources import HuggingFaceWeights, WeightSource
 from nemo_ext.engine.build import build_model, build_trainer
 from nemo_ext.engine.checkpoints import CheckpointCallback
 from nemo_ext.engine.metrics import MetricsCallback
@@ -54,9 +52,5 @@ def weight_loader(run: ResolvedRun) -> Callable[[Any], None]:
     if run.resume_from is not None:
         return lambda model: None
     rules = run.family.build_mapping(run.hf_config)
-    if run.config.model.init_from:
-        source: WeightSource = HuggingFaceWeights(run.config.model.init_from, rules)
-    else:
-        layers = layer_count(run.hf_config)
-        source = SeededWeights(run.config.train.seed, run.hf_config["initializer_range"], rules, layers)
+    source = initial_weights(run.config, run.hf_config, rules)
     return lambda model: run.notes.update(weights=asdict(load_weights(model, rules, source)))
