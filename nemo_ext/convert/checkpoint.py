@@ -10,6 +10,7 @@ from __future__ import annotations
 import pickle
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,7 +55,9 @@ class CheckpointWeights:
         for key, stored in entries.items():
             if key.startswith(MODEL_PREFIX) and EXTRA_STATE not in key:
                 if not isinstance(stored, TensorStorageMetadata):
-                    raise ConversionError(f"{self.name} holds {key!r}, which is neither a tensor nor extra state, so it cannot be exported.")
+                    raise ConversionError(
+                        f"{self.name} holds {key!r}, which is neither a tensor nor extra state, so it cannot be exported."
+                    )
                 self._stored[key.removeprefix(MODEL_PREFIX)] = stored
             else:
                 self.excluded[EXTRA_STATE if EXTRA_STATE in key else key.split(".")[0].split("/")[0]] += 1
@@ -120,15 +123,21 @@ class CheckpointWeights:
         try:
             self._reader.read_data(LoadPlan(items), _planner_into(values)).wait()
         except _DAMAGED as error:
-            raise CheckpointError(f"{self.weights_dir}: {key!r} cannot be read ({error}). A file is missing or damaged; use an earlier checkpoint.") from None
+            raise CheckpointError(
+                f"{self.weights_dir}: {key!r} cannot be read ({error}). A file is missing or damaged; use an earlier checkpoint."
+            ) from None
 
     def pieces(self, rule: Rule, layer: int | None) -> Iterator[tuple[int, int]]:
         """Row ranges along the borders of the stored chunks, because torch always loads a chunk whole: each is then read once."""
         key, stacked = self._locate(rule, layer)
-        chunks = [chunk for chunk in self._stored[key].chunks if not stacked or chunk.offsets[0] <= (layer or 0) < chunk.offsets[0] + chunk.sizes[0]]
+        chunks = [
+            chunk
+            for chunk in self._stored[key].chunks
+            if not stacked or chunk.offsets[0] <= (layer or 0) < chunk.offsets[0] + chunk.sizes[0]
+        ]
         axis = 1 if stacked else 0
         borders = sorted({edge for chunk in chunks for edge in (chunk.offsets[axis], chunk.offsets[axis] + chunk.sizes[axis])})
-        yield from zip(borders, borders[1:], strict=False)
+        yield from pairwise(borders)
 
     def stored_dtype(self) -> torch.dtype:
         """The one dtype that the checkpoint's weights have. Raises ConversionError when there are several."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime, timezone
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,10 +34,10 @@ class ExportReport:
 
     folder: Path
     step: int | None
+    dtype: str
     tensors: int
     parameters: int
     bytes: int
-    dtype: str
     fingerprint: str
     verification: dict[str, Any] | None
 
@@ -57,9 +57,11 @@ def export_checkpoint(
     """Write the Hugging Face folder `out_dir` from a checkpoint's `weights` folder.
 
     hf_config: config.json of the trained model, with the true vocab_size. model_files_dir: folder with the tokenizer's files.
-    dtype: "fp32", "bf16" or "fp16"; None keeps the checkpoint's. provenance: what is known of the run, recorded as it is, under "run", "dataset", "source".
-    Raises CheckpointError (incomplete checkpoint), ConversionError (anything that does not fit, or other logits than Megatron's), OutputExistsError.
-    Nothing is published unless all is well.
+    dtype: "fp32", "bf16" or "fp16"; None keeps the checkpoint's.
+    provenance: what is known of the run, recorded as it is under "run", "dataset" and "source".
+    progress: called with (elements done, elements in all).
+    Raises CheckpointError (incomplete checkpoint), OutputExistsError, and ConversionError (anything that does not fit, or
+    logits other than Megatron's). Nothing is published unless all is well.
     """
     from nemo_ext.convert.checkpoint import CheckpointWeights
     from nemo_ext.convert.stream import stream_weights, torch_dtype
@@ -69,22 +71,24 @@ def export_checkpoint(
     rules, num_layers = family_of(hf_config).build_mapping(hf_config), layer_count(hf_config)
     source = CheckpointWeights(weights_dir, rules, num_layers)
     target = torch_dtype(dtype) if dtype else source.stored_dtype()
-    target_name = str(target).removeprefix("torch.")
     with atomic_folder(out_dir, overwrite) as folder:
         written = stream_weights(Table(rules, num_layers), source, folder, target, max_shard_bytes, progress)
-        write_model_files(folder, hf_config, target_name, model_files_dir)
-        record = _provenance(source, written, target_name, provenance or {})
-        write_json(folder / "provenance.json", record)
-        (folder / "README.md").write_text(model_card(hf_config, record), encoding="utf-8")
-        verification = None
-        if verify:
-            from nemo_ext.convert.verify import verify_export
+        record = _provenance(source, written, str(target).removeprefix("torch."), provenance or {})
+        _write_documents(folder, hf_config, model_files_dir, record)
+        verification = _verified(weights_dir, folder) if verify else None
+    return ExportReport(Path(out_dir), record["source"].get("step"), **record["weights"], verification=verification)
 
-            verification = verify_export(weights_dir, folder)
-    step = record["source"].get("step")
-    return ExportReport(
-        Path(out_dir), step, written.tensors, written.parameters, written.bytes, target_name, written.fingerprint, verification
-    )
+
+def _write_documents(folder: Path, hf_config: Mapping[str, Any], model_files_dir: Path | str, record: Mapping[str, Any]) -> None:
+    write_model_files(folder, hf_config, record["weights"]["dtype"], model_files_dir)
+    write_json(folder / "provenance.json", record)
+    (folder / "README.md").write_text(model_card(hf_config, record), encoding="utf-8")
+
+
+def _verified(weights_dir: Path | str, folder: Path) -> dict[str, Any]:
+    from nemo_ext.convert.verify import verify_export
+
+    return verify_export(weights_dir, folder)
 
 
 def export_run(run_dir: Path | str, out_dir: Path | str, step: int | None = None, **options: Any) -> ExportReport:
@@ -104,7 +108,9 @@ def export_run(run_dir: Path | str, out_dir: Path | str, step: int | None = None
 def _choose(folder: Any, step: int | None) -> Path:
     steps = folder.steps()
     if not steps:
-        raise CheckpointError(f"{folder.path} has no complete checkpoint in {folder.checkpoints}. Give a run folder (RUN/run.yaml), or train longer.")
+        raise CheckpointError(
+            f"{folder.path} has no complete checkpoint in {folder.checkpoints}. Give a run folder (RUN/run.yaml), or train longer."
+        )
     if step is not None and step not in steps:
         raise CheckpointError(f"{folder.path} has no complete checkpoint of step {step}. It has: {', '.join(map(str, steps))}.")
     return folder.checkpoint(steps[-1] if step is None else step)
@@ -133,7 +139,7 @@ def _provenance(source: CheckpointWeights, written: StreamReport, dtype: str, kn
     return {
         **known,
         "schema": PROVENANCE_SCHEMA,
-        "created_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "source": {
             "weights": source.name,
             "metadata_sha256": sha256_of_file(source.weights_dir / ".metadata"),
@@ -141,13 +147,7 @@ def _provenance(source: CheckpointWeights, written: StreamReport, dtype: str, kn
             "entries_left_out": dict(source.excluded),
             **known.get("source", {}),
         },
-        "weights": {
-            "dtype": dtype,
-            "tensors": written.tensors,
-            "parameters": written.parameters,
-            "bytes": written.bytes,
-            "fingerprint": written.fingerprint,
-        },
+        "weights": {"dtype": dtype, **asdict(written)},
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
     }
 

@@ -35,7 +35,10 @@ def write_model_files(folder: Path, hf_config: Mapping[str, Any], torch_dtype: s
 
 
 def copy_tokenizer(source: Path, folder: Path) -> list[str]:
-    """Copy everything of `source` that is neither weights nor written by us; returns the names. Raises ConversionError if there is no such folder."""
+    """Copy everything of `source` that is neither weights nor written by us; returns the names.
+
+    Raises ConversionError if there is no such folder.
+    """
     if not source.is_dir():
         raise ConversionError(f"{source} is not a folder. Give the folder with config.json and the tokenizer's files (RUN/model).")
     copied = []
@@ -54,9 +57,11 @@ def _architecture(config: Mapping[str, Any]) -> str:
     """The causal language model class of a model type, as transformers names it."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-    name = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.get("model_type"))
+    name = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(str(config.get("model_type")))
     if name is None:
-        raise ConversionError(f"config.json has no `architectures`, and transformers knows no causal model of type {config.get('model_type')!r}. Add it.")
+        raise ConversionError(
+            f"config.json has no `architectures`, and transformers knows no causal model of type {config.get('model_type')!r}. Add it."
+        )
     return str(name)
 
 

@@ -170,5 +170,7 @@ def _fingerprint_of_all_ranks(shards: Sequence[Shard], table: Table) -> str:
         if found != prod(entry.rule.shape)
     ]
     if wrong:
-        raise ConversionError(f"{len(wrong)} tensor(s) of the model are not on the ranks exactly once: {', '.join(wrong[:8])}. The model lacks them.")
+        raise ConversionError(
+            f"{len(wrong)} tensor(s) of the model are not on the ranks exactly once: {', '.join(wrong[:8])}. The model lacks them."
+        )
     return as_text(sum(total for _, total in ranks))

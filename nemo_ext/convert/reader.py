@@ -111,7 +111,9 @@ class SafetensorsReader:
         for file, header in headers.items():
             unlisted = sorted(name for name in header if where.get(name) != file)
             if unlisted:
-                raise ConversionError(f"{self.source / file} holds {unlisted[0]!r}, which {index.name} does not place there. Download both again.")
+                raise ConversionError(
+                    f"{self.source / file} holds {unlisted[0]!r}, which {index.name} does not place there. Download both again."
+                )
         return {name: headers[file][name] for name, file in where.items()}
 
     def stored(self, name: str) -> StoredTensor:

@@ -83,9 +83,12 @@ class Rule:
         """The parts of rows [start, stop) that are no padding, as few (start, stop) as possible, relative to `start`."""
         spans: list[tuple[int, int]] = []
         for name, _, row, rows in self.blocks(start, stop):
-            if name is not None:
-                joins = bool(spans) and spans[-1][1] == row
-                spans[-1:] = [(spans[-1][0], row + rows)] if joins else [*spans[-1:], (row, row + rows)]
+            if name is None:
+                continue
+            if spans and spans[-1][1] == row:
+                spans[-1] = (spans[-1][0], row + rows)
+            else:
+                spans.append((row, row + rows))
         return spans
 
 
@@ -206,7 +209,9 @@ class Table:
             stops = [0, *(stop for _, stop in found)]
             for (start, _), expected in zip(found, stops, strict=False):
                 if start != expected:
-                    raise ConversionError(f"The mapping table maps row {min(start, expected)} of {name!r} not exactly once. Mend its rules.")
+                    raise ConversionError(
+                        f"The mapping table maps row {min(start, expected)} of {name!r} not exactly once. Mend its rules."
+                    )
             tail, transposed = tails[name]
             shapes[name] = (*tail, stops[-1]) if transposed else (stops[-1], *tail)
         return shapes

@@ -25,8 +25,9 @@ BLOCK_ELEMENTS = 2**16  # 256 KiB of fp32: cheap to draw again for a neighbour's
 class SeededWeights:
     """Random initial weights as GPT-2 and Megatron choose them.
 
-    Matrices and embeddings are normal(0, std), where std is the config's `initializer_range`; projections back into the residual stream (attention
-    output, second MLP matrix) are normal(0, std / sqrt(2 num_layers)); norms are one, biases and padding rows zero.
+    Matrices and embeddings are normal(0, std), where std is the config's `initializer_range`; projections back into the
+    residual stream (attention output, second MLP matrix) are normal(0, std / sqrt(2 num_layers)); norms are one, biases
+    and padding rows zero. NumPy guarantees the numbers within a version; the lock file pins it.
     Source: GPT-2 paper, section 2.3; Megatron's `init_method_normal` and `scaled_init_method_normal`.
     """
 

@@ -75,8 +75,8 @@ class HuggingFaceWeights:
             span = (start, min(start + step, rows))
             if not self.reader.read(head, span).equal(self.reader.read(embedding, span)):
                 raise ConversionError(
-                    f"{self.name}: config.json ties lm_head.weight to {embedding}, but the file holds different values for them (rows {span[0]} to "
-                    f"{span[1] - 1}). Set tie_word_embeddings to false in config.json, or remove lm_head.weight."
+                    f"{self.name}: config.json ties lm_head.weight to {embedding}, but the file holds different values for them "
+                    f"(rows {span[0]} to {span[1] - 1}). Set tie_word_embeddings to false in config.json, or remove lm_head.weight."
                 )
         return [head]
 

@@ -43,7 +43,12 @@ def torch_dtype(name: str) -> torch.dtype:
 
 
 def stream_weights(
-    table: Table, source: WeightSource, folder: Path, dtype: torch.dtype, max_shard_bytes: int = 5 * GIBIBYTE, progress: Progress | None = None
+    table: Table,
+    source: WeightSource,
+    folder: Path,
+    dtype: torch.dtype,
+    max_shard_bytes: int = 5 * GIBIBYTE,
+    progress: Progress | None = None,
 ) -> StreamReport:
     """Write all weights of `source` as safetensors into `folder`; in memory are one or two pieces.
 
@@ -62,7 +67,9 @@ def stream_weights(
                 values = torch.empty((stop - start, *rule.tail), dtype=dtype)
                 source.fill(values, rule, layer, start)
                 if not torch.isfinite(values).all():
-                    raise ConversionError(f"{entry.name} of {source.name} holds NaN or infinity as {dtype}. The run diverged, or the dtype is too narrow.")
+                    raise ConversionError(
+                        f"{entry.name} of {source.name} holds NaN or infinity as {dtype}. The run diverged, or the dtype is too narrow."
+                    )
                 fingerprint += fingerprint_of(values, entry, start)
                 _write_piece(writer, table, entry, values, start)
                 done += values.numel()
@@ -105,7 +112,8 @@ def write_hf_weights(
 ) -> StreamReport:
     """Write a Hugging Face checkpoint straight from a source, such as the untrained model that a run began with.
 
-    dtype: "fp32", "bf16" or "fp16". model_files_dir: folder whose tokenizer files are copied. Raises OutputExistsError when `out_dir` is taken.
+    dtype: "fp32", "bf16" or "fp16". model_files_dir: folder whose tokenizer files are copied.
+    Raises OutputExistsError when `out_dir` is taken.
     """
     with atomic_folder(out_dir, overwrite) as folder:
         report = stream_weights(Table(rules, layer_count(hf_config)), source, folder, torch_dtype(dtype))

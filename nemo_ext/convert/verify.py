@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
+import tempfile
 from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -27,42 +29,57 @@ BATCH, LONGEST = 2, 64  # tokens enough to reach every position-dependent part, 
 
 
 def verify_export(weights_dir: Path | str, hf_dir: Path | str) -> dict[str, Any]:
-    """Compare the logits of a Megatron checkpoint and of the Hugging Face folder made from it; writes `verify.json` into the folder.
+    """Compare the logits of a Megatron checkpoint and of the Hugging Face folder made from it; writes `verify.json` there.
 
-    Weights are compared at the folder's dtype: the checkpoint's are rounded to it before both are computed in fp32. Memory: one
-    model in fp32. Returns the figures. Raises ConversionError, with the figures, when the largest absolute difference exceeds 1e-4.
+    Weights are compared at the folder's dtype: the checkpoint's are rounded to it before both are computed in fp32.
+    Memory: one model in fp32. Returns the figures.
+    Raises ConversionError, with the figures, when the largest absolute difference exceeds 1e-4.
     """
-    import torch
-
-    # Forking from a clean helper process is enough on the CPU; where a GPU is visible, the child must start afresh to hide it.
-    context = multiprocessing.get_context("spawn" if torch.cuda.is_available() else "forkserver")
-    reader, writer = context.Pipe(duplex=False)
-    child = context.Process(target=_child, args=(Path(weights_dir), Path(hf_dir), writer))  # type: ignore[attr-defined]
-    child.start()
-    writer.close()
-    try:
-        succeeded, result = reader.recv()
-    except EOFError:
-        child.join()
+    result = _in_child(Path(weights_dir), Path(hf_dir))
+    if not result["max_abs_difference"] <= TOLERANCE:  # written so that NaN fails
         raise ConversionError(
-            f"The verification process died (exit code {child.exitcode}), probably for lack of memory: it holds the model in fp32. "
-            "Nothing was published. Export on a machine with more memory, or with --no-verify."
-        ) from None
-    child.join()
-    if not succeeded:
-        raise ConversionError(f"The export could not be verified, and nothing was published: {result}")
-    if not result["max_abs_difference"] <= TOLERANCE:
-        raise ConversionError(
-            f"The exported model computes other logits than the checkpoint: largest difference {result['max_abs_difference']:.3g}, allowed {TOLERANCE:g}, "
-            f"same most likely token at {result['argmax_agreement']:.1%} of {result['tokens']} positions. Nothing was published. "
-            "The mapping table or config.json does not describe this model."
+            "The exported model computes other logits than the checkpoint: largest difference "
+            f"{result['max_abs_difference']:.3g}, allowed {TOLERANCE:g}, same most likely token at {result['argmax_agreement']:.1%} of "
+            f"{result['tokens']} positions. Nothing was published. The mapping table or config.json does not describe this model."
         )
     write_json(Path(hf_dir) / "verify.json", result)
     return result
 
 
-def _child(weights_dir: Path, hf_dir: Path, writer: Connection) -> None:
-    """Body of the child process: sends `(True, figures)` or `(False, what went wrong)`."""
+def _in_child(weights_dir: Path, hf_dir: Path) -> dict[str, Any]:
+    """The figures of `_compare`, computed in a child process. Raises ConversionError when it fails or dies."""
+    import torch
+
+    # Forking from a clean helper process is enough on the CPU; where a GPU is visible, the child must start afresh to hide it.
+    context = multiprocessing.get_context("spawn" if torch.cuda.is_available() else "forkserver")
+    reader, writer = context.Pipe(duplex=False)
+    with tempfile.NamedTemporaryFile(prefix="sibol-verify-", suffix=".log") as log:
+        child = context.Process(  # type: ignore[attr-defined]
+            target=_child, args=(weights_dir, hf_dir, writer, log.name), daemon=True
+        )
+        child.start()
+        writer.close()
+        try:
+            succeeded, result = reader.recv()
+        except EOFError:
+            child.join()
+            last_words = Path(log.name).read_text(errors="replace")[-2000:]
+            raise ConversionError(
+                f"The verification process died (exit code {child.exitcode}; -9 means lack of memory: it holds the model in fp32). "
+                f"Nothing was published. Use a machine with more memory, or --no-verify. Its last words: {last_words}"
+            ) from None
+        child.join()
+    if not succeeded:
+        raise ConversionError(f"The export could not be verified, and nothing was published: {result}")
+    return result
+
+
+def _child(weights_dir: Path, hf_dir: Path, writer: Connection, log: str) -> None:
+    """Body of the child process: sends `(True, figures)` or `(False, what went wrong)`. What libraries print goes into `log`."""
+    with open(log, "w") as handle:
+        sys.stdout.flush()
+        os.dup2(handle.fileno(), 1)
+        os.dup2(handle.fileno(), 2)
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     from nemo_ext import backend
 
@@ -113,7 +130,7 @@ def hugging_face_logits(hf_dir: Path, tokens: torch.Tensor) -> torch.Tensor:
     import torch
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(hf_dir, torch_dtype=torch.float32, attn_implementation="eager", local_files_only=True)
+    model = AutoModelForCausalLM.from_pretrained(hf_dir, dtype=torch.float32, attn_implementation="eager", local_files_only=True)
     return model.eval()(tokens).logits
 
 

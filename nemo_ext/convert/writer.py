@@ -92,8 +92,8 @@ class SafetensorsWriter:
         target = self._targets[name]
         assert values.dtype == self.dtype and tuple(values.shape[1:]) == target.shape[1:], (name, values.dtype, values.shape)
         rows = values.shape[0]
-        assert 0 <= row and row + rows <= target.shape[0], (name, row, rows, target.shape)
-        if any(target.written[row : row + rows]):
+        assert row >= 0 and row + rows <= target.shape[0], (name, row, rows, target.shape)
+        if 1 in target.written[row : row + rows]:
             raise ConversionError(f"Rows {row} to {row + rows - 1} of {name!r} came twice. The checkpoint or the mapping table is wrong.")
         handle = self._files[target.file]
         handle.seek(target.begin_byte + row * prod(target.shape[1:]) * self._element_bytes)
@@ -105,7 +105,9 @@ class SafetensorsWriter:
         lacking = {name: target.written.count(0) for name, target in self._targets.items() if target.written.count(0)}
         if lacking:
             listed = ", ".join(f"{name} ({rows} of {self._targets[name].shape[0]} rows)" for name, rows in list(lacking.items())[:8])
-            raise ConversionError(f"{len(lacking)} tensor(s) were not written completely: {listed}. The source lacks them; nothing was published.")
+            raise ConversionError(
+                f"{len(lacking)} tensor(s) were not written completely: {listed}. The source lacks them; nothing was published."
+            )
         self.close()
 
     def close(self) -> None:
