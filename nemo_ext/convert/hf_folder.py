@@ -18,10 +18,15 @@ _WEIGHT_SUFFIXES = (".safetensors", ".safetensors.index.json", ".bin", ".bin.ind
 def write_model_files(folder: Path, hf_config: Mapping[str, Any], torch_dtype: str, model_files_dir: Path | str | None) -> None:
     """Write config.json and generation_config.json, and copy the tokenizer's files from `model_files_dir` if given.
 
-    torch_dtype: "float32", "bfloat16" or "float16", as config.json names it.
+    torch_dtype: "float32", "bfloat16" or "float16", as config.json names it. Raises ConversionError for a config without
+    `architectures`.
     """
     config = {key: value for key, value in hf_config.items() if key not in ("_name_or_path", "dtype", "torch_dtype")}
-    config["architectures"] = list(config.get("architectures") or [_architecture(config)])
+    if not config.get("architectures"):
+        raise ConversionError(
+            f"config.json has no `architectures` ({config.get('architectures')!r}), without which no program knows which model class to load. "
+            'Add it, such as "architectures": ["Qwen2ForCausalLM"].'
+        )
     config["torch_dtype"] = torch_dtype
     write_json(folder / "config.json", config)
     source = Path(model_files_dir) if model_files_dir is not None else None
@@ -51,18 +56,6 @@ def copy_tokenizer(source: Path, folder: Path) -> list[str]:
             shutil.copyfile(path, folder / path.name)
         copied.append(path.name)
     return copied
-
-
-def _architecture(config: Mapping[str, Any]) -> str:
-    """The causal language model class of a model type, as transformers names it."""
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-
-    name = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(str(config.get("model_type")))
-    if name is None:
-        raise ConversionError(
-            f"config.json has no `architectures`, and transformers knows no causal model of type {config.get('model_type')!r}. Add it."
-        )
-    return str(name)
 
 
 def model_card(hf_config: Mapping[str, Any], provenance: Mapping[str, Any]) -> str:
