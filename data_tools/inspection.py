@@ -102,14 +102,16 @@ def plot_lengths(info: DatasetInfo, path: Path) -> None:
     if kind not in ("png", "svg", "pdf"):
         raise ConfigError(f"--plot {path}: expected a name that ends in .png, .svg or .pdf.")
     lengths = {name: lengths_of(split) for name, split in info.splits.items()}
+    shortest = min(max(1, int(values.min())) for values in lengths.values())
     longest = max(int(values.max()) for values in lengths.values())
-    edges = np.geomspace(1, max(2, longest + 1), num=50)  # lengths spread over orders of magnitude
+    edges = np.geomspace(shortest, max(shortest, longest) + 1, num=50)  # lengths spread over orders of magnitude
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     for name, values in lengths.items():
-        axes.hist(np.maximum(values, 1), bins=edges.tolist(), histtype="step", linewidth=1.5, label=f"{name} ({len(values):,})")
-    axes.set(xscale="log", yscale="log", xlabel="tokens per document", ylabel="documents", title=str(info.path))
+        label, share = f"{name} ({len(values):,} documents)", np.full(len(values), 1 / len(values))  # splits differ in size
+        axes.hist(np.maximum(values, 1), bins=edges.tolist(), weights=share, histtype="step", linewidth=1.5, label=label)
+    axes.set(xscale="log", xlabel="tokens per document", ylabel="share of the split's documents", title=str(info.path))
     axes.legend()
     with atomic_file(path, "wb") as handle:
         figure.savefig(handle, format=kind, dpi=150)

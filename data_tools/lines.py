@@ -33,9 +33,8 @@ class RawBatch:
 class LineReader:
     """Iterates over the batches of all files; `digests` holds path, bytes and SHA-256 of every file that was read to its end."""
 
-    def __init__(self, inputs: FoundInputs, batch_bytes: int = BATCH_BYTES) -> None:
+    def __init__(self, inputs: FoundInputs) -> None:
         self._inputs = inputs
-        self._batch_bytes = batch_bytes
         self.digests: list[dict[str, Any]] = []
 
     def __iter__(self) -> Iterator[RawBatch]:
@@ -47,7 +46,7 @@ class LineReader:
                 for line, raw in _pieces(file, stream):
                     waiting.append(RawDocument(number, line, raw))
                     waiting_bytes += len(raw)
-                    if waiting_bytes >= self._batch_bytes:
+                    if waiting_bytes >= BATCH_BYTES:
                         yield RawBatch(waiting, finished_bytes + counting.bytes_read)
                         waiting, waiting_bytes = [], 0
                 sha256 = counting.sha256()  # reads to the very end, so it comes before the count

@@ -27,7 +27,7 @@ def prepare(
     id_field: Annotated[str | None, typer.Option(help="field that identifies a document (default: the text itself)")] = None,
     append_eod: Annotated[bool, typer.Option("--append-eod/--no-append-eod", help="end documents with the end-of-document token")] = True,
     split: Annotated[str, typer.Option(help="shares of train, validation and test, by hash of the document id")] = "98,1,1",
-    workers: Annotated[int | None, typer.Option(help="processes (default: by size of the input); any number gives the same bytes", min=1)] = None,
+    workers: Annotated[int | None, typer.Option(help="processes (default: by input size); any number gives the same bytes", min=1)] = None,
     min_tokens: Annotated[int, typer.Option(help="leave out and count documents with fewer tokens", min=0)] = 1,
     max_tokens: Annotated[int | None, typer.Option(help="leave out and count documents with more tokens", min=1)] = None,
     on_bad_line: Annotated[str, typer.Option(help="lines without a document: fail, skip, or quarantine (skip and keep them)")] = "fail",

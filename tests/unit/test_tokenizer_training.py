@@ -1,0 +1,66 @@
+"""Training gives exactly what was asked for, the same every time, and replaces nothing but a tokenizer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nemo_ext.common.errors import ConfigError, DataError, OutputExistsError
+from nemo_ext.tokenizers import train
+from tests.support.small_text import TEXTS, small_tokenizer
+
+
+def test_the_same_text_gives_the_same_files(tmp_path: Path) -> None:
+    first, second = small_tokenizer(tmp_path / "a"), small_tokenizer(tmp_path / "b")
+    names = sorted(path.name for path in first.path.iterdir())
+    assert names == ["special_tokens_map.json", "tokenizer.json", "tokenizer_config.json"]
+    assert all((first.path / name).read_bytes() == (second.path / name).read_bytes() for name in names)
+    assert first.fingerprint == second.fingerprint
+
+
+def test_the_end_of_text_token_comes_first_and_then_the_bytes(tmp_path: Path) -> None:
+    tokenizer = small_tokenizer(tmp_path / "a")
+    assert tokenizer.eod_id == 0
+    assert sorted(tokenizer.token_bytes[1:257]) == [bytes([byte]) for byte in range(256)]
+
+
+def test_digits_stay_single_and_words_keep_their_space_as_in_qwen2(tmp_path: Path) -> None:
+    tokenizer = small_tokenizer(tmp_path / "a")
+    pieces = [tokenizer.token_bytes[token_id] for token_id in tokenizer.encode_batch(["number 1234"]).ids]
+    assert pieces[-5:] == [b" ", b"1", b"2", b"3", b"4"]
+    assert b" number" in tokenizer.token_bytes and not any(b"12" in token for token in tokenizer.token_bytes)
+
+
+def test_a_vocabulary_that_the_text_cannot_fill_is_refused_with_what_it_can(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"supports only (\d+) tokens, 900 were asked for.*--vocab-size \1"):
+        train(["abcabc"], 900, tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_vocabulary_without_room_for_the_bytes_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="vocab_size=256 is too small.*257"):
+        train(TEXTS, 256, tmp_path / "a")
+
+
+def test_an_error_while_texts_are_read_reaches_the_caller(tmp_path: Path) -> None:
+    def texts() -> Iterator[str]:
+        yield "abc"
+        raise DataError("a.jsonl:2: broken")
+
+    with pytest.raises(DataError, match="a.jsonl:2: broken"):
+        train(texts(), 300, tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+
+
+def test_only_a_tokenizer_is_overwritten_and_only_on_request(tmp_path: Path) -> None:
+    folder = small_tokenizer(tmp_path / "a").path
+    with pytest.raises(OutputExistsError, match="already exists.*--overwrite"):
+        train(TEXTS, 300, folder)
+    assert train(TEXTS, 300, folder, overwrite=True).vocab_size == 300
+    (folder / "model.safetensors").write_text("precious")
+    with pytest.raises(OutputExistsError, match="more than a tokenizer .model.safetensors."):
+        train(TEXTS, 300, folder, overwrite=True)
+    assert json.loads((folder / "tokenizer_config.json").read_text())["eos_token"] == "<|endoftext|>"
