@@ -169,7 +169,7 @@ def _read_files(root: Path, files: list[Path], text_field: str) -> Iterator[Docu
 
 
 def _open(file: Path) -> BinaryIO:
-    return gzip.open(file, "rb") if file.suffix == ".gz" else open(file, "rb")  # type: ignore[return-value]
+    return gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb")  # type: ignore[return-value]
 
 
 def _utf8(content: bytes, place: str) -> str:

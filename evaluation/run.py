@@ -76,7 +76,7 @@ def evaluate(
     results = _results(chosen, items, settings, scored, summary)
     results["seconds"] = round(time.perf_counter() - started_s, 3)
     with atomic_folder(output_dir, overwrite) as folder:
-        with open(folder / ROWS_NAME, "w", encoding="utf-8") as handle:
+        with (folder / ROWS_NAME).open("w", encoding="utf-8") as handle:
             handle.writelines(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in summary.rows)
         results["per_document"] = {"file": ROWS_NAME, "sha256": sha256_of_file(folder / ROWS_NAME)}
         write_json(folder / RESULTS_NAME, results)
