@@ -57,13 +57,10 @@ def load_weights(model: Any, rules: Sequence[Rule], source: WeightSource) -> Loa
     Raises ConversionError when a tensor is not in the table or has another shape, or when some row of the whole model was
     filled on no rank.
     """
-    import torch
-
     began = time.monotonic()
     shards = local_shards(model, rules)
-    with torch.no_grad():
-        for shard in shards:
-            source.fill(shard.data, shard.rule, shard.layer, shard.row, shard.column)
+    for shard in shards:
+        source.fill(shard.data, shard.rule, shard.layer, shard.row, shard.column)
     fingerprint = _fingerprint_of_all_ranks(shards, Table(rules, model.config.num_layers))
     size_bytes = sum(shard.data.numel() * shard.data.element_size() for shard in shards)
     return LoadReport(source.name, len(shards), size_bytes, time.monotonic() - began, fingerprint)
@@ -146,7 +143,8 @@ def _shard(tensor: Any, table: Table) -> Shard:
             "The model was built from another config or with another vocabulary padding."
         )
     column = offset[1] if len(offset) > 1 else 0
-    return Shard(rule, layer, offset[0], column, tensor.data, is_main_replica(tensor.replica_id))
+    # Detached here, before anything is written: halves of a fused parameter are views that autograd would refuse to touch later.
+    return Shard(rule, layer, offset[0], column, tensor.data.detach(), is_main_replica(tensor.replica_id))
 
 
 def _fingerprint_of_all_ranks(shards: Sequence[Shard], table: Table) -> str:
