@@ -37,7 +37,7 @@ class BadLines(AbstractContextManager["BadLines"]):
         place = f"{path}:{source.line}" if source.line else str(path)
         if self._policy == "fail":
             raise DataError(
-                f"{place}: {problem.reason} ({problem.detail}): {snippet(source.raw)!r}. Mend it, or pass --on-bad-line skip "
+                f"{place}: {problem.reason} ({problem.detail}). It begins: {snippet(source.raw)}\nMend it, or pass --on-bad-line skip "
                 f"to leave such lines out and count them, or --on-bad-line quarantine to also keep them in {QUARANTINE_NAME}."
             )
         self.counts[problem.reason] += 1

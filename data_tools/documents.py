@@ -67,7 +67,7 @@ def parse(source: RawDocument, text_field: str, id_field: str | None) -> Documen
         return _document(line, line)
     if not line.strip():
         return Problem(BLANK_LINE, "")
-    fields = _fields(line)
+    fields = _fields(line.rstrip("\r\n"))  # or an error at the end of the line would be placed on the next
     return fields if isinstance(fields, Problem) else _from_fields(fields, text_field, id_field)
 
 

@@ -170,7 +170,7 @@ def open_input(file: InputFile) -> Iterator[tuple[IO[bytes], HashingReader]]:
         counting = HashingReader(raw)
         stream: Any = counting
         if file.compression == ".gz":
-            stream = gzip.GzipFile(fileobj=counting)  # type: ignore[call-overload]
+            stream = gzip.GzipFile(fileobj=counting)
         elif file.compression == ".zst":
             zstandard = _zstandard(file.path)
             stream = ZstdReader(counting, zstandard.ZstdDecompressor())

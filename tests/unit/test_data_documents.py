@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from data_tools.documents import Document, Problem, parse, snippet
 from data_tools.lines import RawDocument
 
-TEXT = st.text(alphabet=st.characters(exclude_categories=("Cs",))).filter(lambda text: text.strip())
+TEXT = st.text(alphabet=st.characters(exclude_categories=["Cs"])).filter(lambda text: text.strip())
 
 
 def parsed(raw: bytes, id_field: str | None = None, line: int = 1) -> Document | Problem:
@@ -53,6 +53,7 @@ def test_an_id_field_decides_the_number_and_integers_equal_their_spelling() -> N
     ("raw", "reason", "detail"),
     [
         (b'{"text": "a"', "broken-json", "column 13"),
+        (b'{"text": "a"\r\n', "broken-json", "column 13"),
         (b"text", "broken-json", "column 1"),
         (b'{"text": "a"} {"text": "b"}', "broken-json", "Extra data"),
         (b'{"text": "a", "n": ' + b"9" * 5000 + b"}", "broken-json", "digits"),

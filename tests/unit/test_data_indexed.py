@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_tools.indexed import IndexedReader, IndexedWriter
+from data_tools.indexed import IndexedFiles, IndexedReader, IndexedWriter
 from nemo_ext.common.errors import DataError, DiskFullError
 from nemo_ext.common.files import disk_errors
 
 DOCUMENTS = st.lists(st.lists(st.integers(0, 65_000), max_size=30), max_size=20)
 
 
-def write(prefix: Path, documents: list[list[int]], dtype: type = np.uint16, batch: int = 3) -> object:
+def write(prefix: Path, documents: list[list[int]], dtype: type = np.uint16, batch: int = 3) -> IndexedFiles:
     with IndexedWriter(prefix, np.dtype(dtype)) as writer:
         for start in range(0, len(documents), batch):
             part = documents[start : start + batch]

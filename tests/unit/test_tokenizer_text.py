@@ -18,7 +18,7 @@ from nemo_ext.tokenizers.text_tokenizer import id_dtype
 from nemo_ext.tokenizers.token_bytes import byte_alphabet
 from tests.support.small_text import TEXTS, VOCAB_SIZE, small_tokenizer
 
-TEXT = st.text(alphabet=st.characters(exclude_categories=("Cs",)))
+TEXT = st.text(alphabet=st.characters(exclude_categories=["Cs"]))
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_text_that_spells_a_control_token_does_not_become_one(tokenizer: TextTok
     assert tokenizer.decode([tokenizer.eod_id]) == "<|endoftext|>"
 
 
-def test_a_truncation_saved_in_the_tokenizer_neither_cuts_documents_nor_changes_the_fingerprint(tokenizer: TextTokenizer, tmp_path: Path) -> None:
+def test_a_saved_truncation_neither_cuts_documents_nor_changes_the_fingerprint(tokenizer: TextTokenizer, tmp_path: Path) -> None:
     tokenizer.copy(tmp_path)
     raw = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     raw.enable_truncation(4)
@@ -119,7 +119,8 @@ def test_unusable_folders_are_refused_with_a_remedy(tokenizer: TextTokenizer, tm
 def sentencepiece_style(folder: Path, prefix_space: bool) -> TextTokenizer:
     """Spaces as U+2581 and unknown characters as bytes, as Gemma (no prefix space) and Llama 2 (prefix space) have it."""
     letters = ["<unk>", "<eos>", *(f"<0x{byte:02X}>" for byte in range(256)), "\u2581", "a", "b", "\u2581a", "ab"]
-    model = models.BPE({token: number for number, token in enumerate(letters)}, [("\u2581", "a"), ("a", "b")], byte_fallback=True, unk_token="<unk>")
+    vocabulary = {token: number for number, token in enumerate(letters)}
+    model = models.BPE(vocabulary, [("\u2581", "a"), ("a", "b")], byte_fallback=True, unk_token="<unk>")
     tokenizer = Tokenizer(model)
     prepend = [normalizers.Prepend("\u2581")] if prefix_space else []
     tokenizer.normalizer = normalizers.Sequence([*prepend, normalizers.Replace(" ", "\u2581")])

@@ -1,0 +1,292 @@
+"""`prepare` end to end: the same bytes for any workers, every loss counted, and nothing half-done left under a final name."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data_tools.indexed import IndexedReader
+from data_tools.prepare import PrepareOptions, Progress, prepare
+from nemo_ext.common.dataset import open_dataset
+from nemo_ext.common.errors import ConfigError, DataError, DiskFullError, OutputExistsError, SibolError
+from nemo_ext.common.files import PARTIAL_SUFFIX
+from nemo_ext.tokenizers import TextTokenizer
+from tests.support.small_text import TEXTS, small_tokenizer, write_jsonl
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> TextTokenizer:
+    return small_tokenizer(tmp_path_factory.mktemp("tokenizer") / "small")
+
+
+@pytest.fixture(autouse=True)
+def many_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("data_tools.lines.BATCH_BYTES", 1000)
+
+
+@pytest.fixture
+def options(tokenizer: TextTokenizer, tmp_path: Path) -> PrepareOptions:
+    source = write_jsonl(tmp_path / "text.jsonl", TEXTS)
+    return PrepareOptions((str(source),), tokenizer.path, tmp_path / "out" / "set", split="60,20,20", workers=1)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def documents_of(folder: Path, split: str) -> Iterator[list[int]]:
+    reader = IndexedReader(folder / split)
+    yield from (reader.document(number).tolist() for number in range(len(reader)))
+
+
+def assert_nothing_was_written(options: PrepareOptions) -> None:
+    assert not options.out.parent.exists() or not any(options.out.parent.iterdir())
+
+
+def test_every_document_is_stored_once_with_its_end_and_its_bytes(options: PrepareOptions, tokenizer: TextTokenizer) -> None:
+    manifest = prepare(options)
+    info = open_dataset(options.out, verify_contents=True)
+    stored = [document for split in info.splits for document in documents_of(options.out, split)]
+    assert sorted(tokenizer.decode(document[:-1]) for document in stored) == sorted(TEXTS)
+    assert {document[-1] for document in stored} == {tokenizer.eod_id}
+    assert sum(split.tokens for split in info.splits.values()) == sum(map(len, stored))
+    assert sum(split.bytes for split in info.splits.values()) == sum(len(text.encode()) for text in TEXTS)
+    assert list(info.splits) == ["train", "validation", "test"] and manifest["duplicate_documents"] == len(TEXTS) - len(set(TEXTS))
+    assert info.tokenizer_fingerprint == tokenizer.fingerprint and info.manifest == manifest
+
+
+def test_any_number_of_workers_writes_the_same_bytes(options: PrepareOptions, tmp_path: Path) -> None:
+    prepare(options)
+    prepare(dataclasses.replace(options, workers=3, out=tmp_path / "three"))
+    assert contents(options.out) == contents(tmp_path / "three")
+
+
+def test_splits_do_not_depend_on_order_files_or_compression(options: PrepareOptions, tokenizer: TextTokenizer, tmp_path: Path) -> None:
+    (tmp_path / "shuffled").mkdir()
+    for part in range(2):
+        source = write_jsonl(tmp_path / "part.jsonl", TEXTS[::-1][part::2])
+        (tmp_path / "shuffled" / f"{part}.jsonl.gz").write_bytes(gzip.compress(source.read_bytes()))
+    prepare(options)
+    prepare(dataclasses.replace(options, inputs=(str(tmp_path / "shuffled"),), out=tmp_path / "other"))
+    for split in ("train", "validation", "test"):
+        assert sorted(documents_of(options.out, split)) == sorted(documents_of(tmp_path / "other", split))
+
+
+def test_text_files_are_one_document_each(options: PrepareOptions, tokenizer: TextTokenizer, tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    for number, text in enumerate(TEXTS[:5]):
+        (tmp_path / "texts" / f"{number}.txt").write_bytes(text.encode())
+    prepare(dataclasses.replace(options, inputs=(str(tmp_path / "texts"),), split="1,0,0", append_eod=False))
+    assert [tokenizer.decode(document) for document in documents_of(options.out, "train")] == TEXTS[:5]
+    with pytest.raises(ConfigError, match=r"0\.txt has no fields"):
+        prepare(dataclasses.replace(options, inputs=(str(tmp_path / "texts"),), id_field="id", overwrite=True))
+
+
+def test_documents_out_of_the_length_limits_are_left_out_and_counted(options: PrepareOptions, tokenizer: TextTokenizer) -> None:
+    lengths = tokenizer.encode_batch(TEXTS).lengths
+    least, most = int(lengths.min()) + 1, int(lengths.max()) - 1
+    manifest = prepare(dataclasses.replace(options, min_tokens=least, max_tokens=most))
+    assert manifest["skipped"] == {"too-long": int((lengths > most).sum()), "too-short": int((lengths < least).sum())}
+    kept = sum(split["documents"] for split in manifest["splits"].values())
+    assert kept == len(TEXTS) - sum(manifest["skipped"].values())
+
+
+BAD_LINES = {3: (b'{"text": "a"', "broken-json"), 40: (b'{"text": "\xff"}', "invalid-utf8"), 41: (b'{"text": ""}', "empty-text")}
+
+
+def with_bad_lines(options: PrepareOptions, **changes: Any) -> PrepareOptions:
+    source = Path(options.inputs[0])
+    lines = source.read_bytes().splitlines()
+    for number, (line, _) in BAD_LINES.items():
+        lines.insert(number - 1, line)
+    source.write_bytes(b"\n".join([*lines, b"", b""]))
+    return dataclasses.replace(options, **changes)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_bad_line_stops_the_work_naming_file_line_reason_text_and_remedy(options: PrepareOptions, workers: int) -> None:
+    with pytest.raises(DataError) as caught:
+        prepare(with_bad_lines(options, workers=workers))
+    message = str(caught.value)
+    assert message.startswith(f"{options.inputs[0]}:3: broken-json (Expecting ',' delimiter at column 13). It begins: {{\"text\": \"a\"\n")
+    assert "--on-bad-line skip" in message and "quarantine" in message
+    assert_nothing_was_written(options)
+
+
+def test_skipped_lines_are_counted_by_reason(options: PrepareOptions) -> None:
+    manifest = prepare(with_bad_lines(options, on_bad_line="skip"))
+    assert manifest["skipped"] == {"blank-line": 1, "broken-json": 1, "empty-text": 1, "invalid-utf8": 1}
+    assert sum(split["documents"] for split in manifest["splits"].values()) == len(TEXTS)
+
+
+def test_quarantined_lines_are_kept_as_they_were(options: PrepareOptions) -> None:
+    prepare(with_bad_lines(options, on_bad_line="quarantine", workers=2))
+    records = [json.loads(line) for line in (options.out / "quarantine.jsonl").read_text().splitlines()]
+    raw = [record["raw"].encode() if "raw" in record else base64.b64decode(record["raw_base64"]).removesuffix(b"\n") for record in records]
+    assert dict(zip((record["line"] for record in records), raw, strict=True)) == {number: line for number, (line, _) in BAD_LINES.items()}
+    assert [record["reason"] for record in records] == [reason for _, reason in BAD_LINES.values()]
+
+
+def test_a_dry_run_counts_the_same_and_writes_nothing(options: PrepareOptions) -> None:
+    counted = prepare(dataclasses.replace(options, dry_run=True))
+    assert_nothing_was_written(options)
+    written = prepare(options)
+    assert {name: split["tokens"] for name, split in counted["splits"].items()} == {
+        name: split["tokens"] for name, split in written["splits"].items()
+    }
+
+
+def test_an_existing_dataset_is_replaced_only_on_request_and_other_folders_never(options: PrepareOptions, tmp_path: Path) -> None:
+    prepare(options)
+    with pytest.raises(OutputExistsError, match="already exists.*--overwrite"):
+        prepare(options)
+    prepare(dataclasses.replace(options, split="1,0,0", overwrite=True))
+    assert list(open_dataset(options.out, verify_contents=True).splits) == ["train"]
+    assert not (options.out / "test.bin").exists()
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("precious")
+    with pytest.raises(OutputExistsError, match="thesis is not a dataset .*does not replace it"):
+        prepare(dataclasses.replace(options, out=tmp_path / "thesis", overwrite=True))
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"inputs": ("nowhere.jsonl",)}, DataError, "Input not found: nowhere.jsonl"),
+        ({"text_field": "body"}, DataError, r"text\.jsonl:1: missing-text \(no field 'body'; found 'text'\)"),
+        ({"min_tokens": 10**6}, DataError, "train split would be empty: 0 documents in all, 120 too-short.*--min-tokens"),
+        ({"tokenizer": Path("nowhere")}, DataError, "Tokenizer folder not found: nowhere"),
+        ({"plugin": "vanila"}, ConfigError, "Unknown tokenizer plugin 'vanila'"),
+        ({"plugin_settings": ("p=1",)}, ConfigError, "'vanilla' has no setting 'p'"),
+        ({"on_bad_line": "ignore"}, ConfigError, "Choose one of: fail, skip, quarantine"),
+        ({"workers": 0}, ConfigError, "--workers 0"),
+        ({"min_tokens": 9, "max_tokens": 3}, ConfigError, "no document can have such a length"),
+    ],
+)
+def test_options_that_cannot_work_are_refused_and_nothing_is_written(
+    options: PrepareOptions, changes: dict[str, Any], error: type[SibolError], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        prepare(dataclasses.replace(options, **changes))
+    assert_nothing_was_written(options)
+
+
+def test_a_disk_that_fills_up_midway_leaves_nothing_and_says_so(options: PrepareOptions) -> None:
+    def fill_disk(progress: Progress) -> None:
+        partial = next(options.out.parent.glob(f".*{PARTIAL_SUFFIX}"))
+        for split in ("validation", "test"):
+            if not (partial / f"{split}.bin").exists():
+                (partial / f"{split}.bin").symlink_to("/dev/full")  # every write to it fails with ENOSPC
+
+    sorted_texts = dataclasses.replace(options, inputs=(str(write_jsonl(Path(options.inputs[0]), [*TEXTS[:1] * 30, *TEXTS])),))
+    with pytest.raises(DiskFullError, match="No space left while writing .*set"):
+        prepare(sorted_texts, fill_disk)
+    assert_nothing_was_written(options)
+
+
+def run_command(arguments: list[str], **keywords: Any) -> subprocess.Popen[bytes]:
+    code = "from recipes.cli.data import app; app()"
+    return subprocess.Popen([sys.executable, "-c", code, "prepare", *arguments], cwd=REPOSITORY, stderr=subprocess.PIPE, **keywords)
+
+
+def wait_until(condition: Any, timeout_s: float = 60.0) -> None:
+    end_s = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end_s, "waited too long"
+        time.sleep(0.02)
+
+
+def children_of(process: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+def test_a_killed_run_leaves_no_dataset_no_processes_and_the_next_run_cleans_up(options: PrepareOptions, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.jsonl"  # as long as nobody closes it, the command waits for more text
+    os.mkfifo(pipe)
+    arguments = [str(pipe), "--tokenizer", str(options.tokenizer), "--out", str(options.out), "--workers", "2"]
+    command = run_command(arguments)
+    with open(pipe, "wb") as writer:
+        writer.write(json.dumps({"text": TEXTS[0] * 20_000}).encode() + b"\n")
+        writer.flush()
+        wait_until(lambda: len(children_of(command.pid)) >= 2)
+        workers = children_of(command.pid)
+        command.send_signal(signal.SIGKILL)
+        command.communicate()
+    wait_until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
+    left = list(options.out.parent.iterdir())
+    assert [path.name for path in left] == [f".set.{command.pid}{PARTIAL_SUFFIX}"]
+    stranger = options.out.parent / f".set.1{PARTIAL_SUFFIX}"
+    stranger.mkdir()
+    (stranger / ".owner.json").write_text(json.dumps({"host": "another-machine", "pid": command.pid}))
+    prepare(options)
+    assert sorted(path.name for path in options.out.parent.iterdir()) == [stranger.name, "set"]
+
+
+PLUGIN = '''
+import os
+from dataclasses import dataclass
+import numpy as np
+from nemo_ext.tokenizers import RaggedBatch
+
+@dataclass
+class Settings:
+    die: bool = False
+
+class Shift:
+    name = "shift"
+    settings_type = Settings
+
+    def __init__(self, settings, tokenizer):
+        self.settings, self.vocab_size = settings, tokenizer.vocab_size
+
+    def __call__(self, batch, document_ids, seed):
+        if self.settings.die:
+            os._exit(9)
+        by = np.array([np.random.default_rng([seed, number]).integers(self.vocab_size) for number in document_ids.tolist()], dtype=np.int64)
+        return RaggedBatch((batch.ids + np.repeat(by, batch.lengths)) % self.vocab_size, batch.offsets)
+'''
+
+
+@pytest.fixture
+def outside_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installed package that brings a tokenizer plugin, in this process and in workers."""
+    (tmp_path / "site" / "shift-1.0.dist-info").mkdir(parents=True)
+    (tmp_path / "site" / "shift_plugin.py").write_text(PLUGIN)
+    (tmp_path / "site" / "shift-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: shift\nVersion: 1.0\n")
+    (tmp_path / "site" / "shift-1.0.dist-info" / "entry_points.txt").write_text("[sibol.tokenizers]\nshift = shift_plugin:Shift\n")
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+
+
+@pytest.mark.usefixtures("outside_plugin")
+def test_a_plugin_from_another_package_decides_the_stored_ids_for_any_number_of_workers(options: PrepareOptions, tmp_path: Path) -> None:
+    plain = prepare(options)
+    shifted = dataclasses.replace(options, plugin="shift", seed=7, out=tmp_path / "one")
+    manifest = prepare(shifted)
+    prepare(dataclasses.replace(shifted, workers=2, out=tmp_path / "two"))
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+    assert manifest["plugin"] == {"name": "shift", "settings": {"die": False}} and manifest["seed"] == 7
+    for split in ("train", "validation", "test"):
+        assert manifest["splits"][split]["tokens"] == plain["splits"][split]["tokens"]
+        assert manifest["splits"][split]["bin_sha256"] != plain["splits"][split]["bin_sha256"]
+    assert {document[-1] for document in documents_of(tmp_path / "one", "train")} == {0}  # the end of a document is not the plugin's
+
+
+@pytest.mark.usefixtures("outside_plugin")
+def test_a_worker_that_dies_is_reported_and_nothing_is_written(options: PrepareOptions) -> None:
+    with pytest.raises(SibolError, match="A worker process died.*fewer --workers"):
+        prepare(dataclasses.replace(options, plugin="shift", plugin_settings=("die=true",), workers=2))
+    assert_nothing_was_written(options)
