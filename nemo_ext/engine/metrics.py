@@ -153,9 +153,9 @@ class MetricsCallback(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the validation loss, and as bits per byte of the split's text."""
+        loss = trainer.strategy.mean_validation_loss()
         if not trainer.is_global_zero:
             return
-        loss = float(trainer.callback_metrics["val_loss"])
         split = self.run.dataset.splits["validation"]
         # nats per token -> bits per byte, at the split's own tokens per byte (exact when all of it is evaluated)
         bits_per_byte = loss / math.log(2) * split.tokens / split.bytes

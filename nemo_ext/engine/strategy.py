@@ -10,6 +10,7 @@ import torch
 from megatron.core import parallel_state, tensor_parallel
 from megatron.core.dist_checkpointing.mapping import ShardedObject
 from nemo import lightning as nl
+from nemo.lightning import _strategy_lib
 
 from nemo_ext.backend.device import DeviceGenerator
 
@@ -27,6 +28,7 @@ class ReproducibleStrategy(nl.MegatronStrategy):
         super().__init__(*args, **kwargs)
         self.seed = seed
         self.device_generator: DeviceGenerator | None = None
+        self._validation_losses: list[torch.Tensor] = []
 
     def setup_distributed(self) -> None:
         """Set up NeMo's process groups, then seed; NeMo itself always seeds with 1234."""
@@ -42,6 +44,23 @@ class ReproducibleStrategy(nl.MegatronStrategy):
         assert self.device_generator is not None
         with self.device_generator.in_use():
             return super().training_step(dataloader_iter, *args, **kwargs)
+
+    def validation_step(self, dataloader_iter: Any, *args: Any, **kwargs: Any) -> Any:
+        """One validation step over a global batch, its loss kept for `mean_validation_loss`.
+
+        NeMo logs the loss without a batch size, so Lightning weights the first step by 1 and the others by the micro
+        batch size; and of the pipeline only the last stage knows it.
+        """
+        loss = super().validation_step(dataloader_iter, *args, **kwargs)
+        _strategy_lib._sync_from_last_pipeline_stage(loss, broadcast=True)
+        self._validation_losses.append(loss.detach().clone())
+        return loss
+
+    def mean_validation_loss(self) -> float:
+        """Mean over the global batches validated since the last call, in nats per token. The same on every rank."""
+        mean = float(torch.stack(self._validation_losses).double().mean())
+        self._validation_losses.clear()
+        return mean
 
     def optimizer_sharded_state_dict(self, is_loading: bool = False, metadata: dict[str, Any] | None = None) -> dict[str, Any]:
         """NeMo's optimizer state with this rank's random states beside it, when they were saved under this layout."""

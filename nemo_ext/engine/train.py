@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import lightning.pytorch as pl
 import torch
 
 from nemo_ext.config import RunConfig
@@ -28,10 +29,10 @@ class TrainResult:
     finished: bool
 
 
-def train(config: RunConfig, ranks: int) -> TrainResult:
+def train(config: RunConfig, ranks: int, callbacks: Sequence[pl.Callback] = ()) -> TrainResult:
     """Train, or continue, a run on `ranks` ranks. Called on each of them, with torchrun's variables in the environment.
 
-    Raises SibolError for anything that the user can mend.
+    `callbacks` are Lightning callbacks of the caller's, which see each step before it is logged and saved. Raises SibolError for anything that the user can mend.
     """
     run = resolve(config, ranks)
     if os.environ["RANK"] == "0":
@@ -40,7 +41,7 @@ def train(config: RunConfig, ranks: int) -> TrainResult:
         torch.set_num_threads(config.train.threads)
     quiet_loggers()
     metrics, checkpoints = MetricsCallback(run), CheckpointCallback(run)
-    trainer = build_trainer(run, [metrics, ProgressCallback(metrics), checkpoints])
+    trainer = build_trainer(run, [*callbacks, metrics, ProgressCallback(metrics), checkpoints])
     model = build_model(run, weight_loader(run))
     data = run.task.build_data_module(config, run.dataset, run.folder.index_cache)
     trainer.fit(model, data, ckpt_path=str(run.resume_from) if run.resume_from else None)
