@@ -97,10 +97,11 @@ def load_model(folder: ModelFolder, device: str = "auto", context: int | None = 
     from evaluation.models import HuggingFaceModel
 
     place = torch.device(_choose_device(device))
+    context = choose_context(folder, context)
     model, tokenizer = _from_pretrained(folder)
     model = model.to(place).eval()
     _check_causal(model, folder.path)
-    return HuggingFaceModel(model, tokenizer, _choose_context(model, folder.path, context), batch_size)
+    return HuggingFaceModel(model, tokenizer, context, batch_size)
 
 
 def _choose_device(device: str) -> str:
@@ -155,9 +156,17 @@ def _check_causal(model: Any, path: Path) -> None:
         )
 
 
-def _choose_context(model: Any, path: Path, context: int | None) -> int:
-    config = model.config.get_text_config()
+def choose_context(folder: ModelFolder, context: int | None) -> int:
+    """`context`, or the default, in tokens. Raises ConfigError where the model cannot take it; loads no weights."""
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(folder.path, local_files_only=True).get_text_config()
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{folder.path / 'config.json'} cannot be read by transformers: {error}. {EXPORT_AGAIN}") from error
     limit = getattr(config, "max_position_embeddings", None)
     if context is not None and (context < 1 or (limit is not None and context > limit)):
-        raise ConfigError(f"--context {context} does not fit the model in {path}: expected 1 to {limit} tokens (max_position_embeddings).")
+        raise ConfigError(
+            f"--context {context} does not fit the model in {folder.path}: expected 1 to {limit} tokens (max_position_embeddings)."
+        )
     return context or min(limit or LARGEST_DEFAULT_CONTEXT, LARGEST_DEFAULT_CONTEXT)

@@ -102,9 +102,15 @@ class HuggingFaceModel:
         }
 
     def encode(self, texts: Sequence[str]) -> list[IntArray]:
-        """Token ids of each text, without special tokens and without truncation."""
-        # verbose=False: documents longer than the context are expected here, they go through windows.
-        encoded = self._tokenizer(list(texts), add_special_tokens=False, truncation=False, return_attention_mask=False, verbose=False)
+        """Token ids of each text, without special tokens and without truncation; special tokens spelled in the text are text."""
+        encoded = self._tokenizer(
+            list(texts),
+            add_special_tokens=False,
+            split_special_tokens=True,
+            truncation=False,
+            return_attention_mask=False,
+            verbose=False,  # documents longer than the context are expected here, they go through windows
+        )
         return [np.asarray(ids, dtype=np.int64) for ids in encoded["input_ids"]]
 
     def rolling_log_likelihood(

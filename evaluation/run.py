@@ -17,14 +17,15 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from evaluation.loading import ModelFolder, load_model, open_folder
+from evaluation.loading import ModelFolder, choose_context, load_model, open_folder
 from evaluation.models import Advance, HuggingFaceModel
-from evaluation.statistics import Interval
+from evaluation.statistics import Interval, check_bootstrap
+from evaluation.stored import RESULTS_SCHEMA
 from evaluation.suites import SUITES, Items, Settings, Suite, Summary
+from evaluation.windows import rolling_windows
 from nemo_ext.common.errors import OutputExistsError
 from nemo_ext.common.files import atomic_folder, refuse_existing, sha256_of_file, write_json
 
-RESULTS_SCHEMA = "sibol.results/1"
 RESULTS_NAME = "results.json"
 ROWS_NAME = "per_document.jsonl"
 PACKAGES = ("sibol", "torch", "transformers", "tokenizers", "numpy")
@@ -70,6 +71,7 @@ def evaluate(
     output_dir = Path(output_dir)
     _refuse_foreign_output(output_dir, overwrite)
     folders = [open_folder(folder) for folder in (model_dir, baseline_dir) if folder is not None]
+    _check_settings(settings, folders)
     items = chosen.read(Path(data), settings)
     scored = [_score(chosen, folder, items, settings, device, progress) for folder in folders]
     summary = chosen.summarise([one.scores for one in scored], settings)
@@ -81,6 +83,14 @@ def evaluate(
         results["per_document"] = {"file": ROWS_NAME, "sha256": sha256_of_file(folder / ROWS_NAME)}
         write_json(folder / RESULTS_NAME, results)
     return results
+
+
+def _check_settings(settings: Settings, folders: list[ModelFolder]) -> None:
+    """Refuse now what would otherwise be refused when the first model has been scored."""
+    check_bootstrap(settings.resamples, settings.confidence)
+    for folder in folders:
+        context = choose_context(folder, settings.context_tokens)
+        rolling_windows(0, context, settings.stride_tokens or context)
 
 
 def _refuse_foreign_output(output_dir: Path, overwrite: bool) -> None:

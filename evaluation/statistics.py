@@ -32,6 +32,15 @@ class Interval:
         return {"value": self.value, "low": self.low, "high": self.high}
 
 
+def check_bootstrap(resamples: int, confidence: float) -> None:
+    """Raise ConfigError for settings that give no interval."""
+    if resamples < 1 or not 0 < confidence < 1:
+        raise ConfigError(
+            f"Cannot bootstrap with {resamples} resamples at confidence {confidence}: "
+            "expected at least 1 resample and a confidence between 0 and 1. Change --resamples or --confidence."
+        )
+
+
 class Bootstrap:
     """Percentile bootstrap of statistics that are functions of column sums (Efron & Tibshirani 1993, chapter 13).
 
@@ -41,11 +50,7 @@ class Bootstrap:
     """
 
     def __init__(self, columns: FloatArray, resamples: int, confidence: float, seed: int) -> None:
-        if resamples < 1 or not 0 < confidence < 1:
-            raise ConfigError(
-                f"Cannot bootstrap with {resamples} resamples at confidence {confidence}: "
-                "expected at least 1 resample and a confidence between 0 and 1. Change --resamples or --confidence."
-            )
+        check_bootstrap(resamples, confidence)
         self.total = columns.sum(axis=0)
         self._sums = _resampled_sums(columns, resamples, seed) if len(columns) > 1 else None
         self._tails = (50 * (1 - confidence), 50 * (1 + confidence))

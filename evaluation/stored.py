@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.run import RESULTS_SCHEMA
 from evaluation.statistics import Bootstrap, FloatArray, Interval
 from nemo_ext.common.errors import DataError
 from nemo_ext.common.files import read_json, sha256_of_file
+
+RESULTS_SCHEMA = "sibol.results/1"
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ tokenizer cuts the text, so models with different tokenizers or tokenizations ca
 - Longer than the context: rolling windows, each token scored exactly once (`evaluation.windows`). The default stride is the
   context, as in the harness; a smaller stride costs more and gives every token at least `context - stride` tokens before it.
 - Text is encoded with each model's own tokenizer. Ids stored in a dataset are decoded first, never scored as they are.
+  A special token spelled out in the text is scored as the text it is (the harness scores it as the special token).
 - `uniform` is a model that gives every token of the vocabulary the same probability: tokens * log2(vocabulary) / bytes.
 - Intervals: percentile bootstrap over documents; of two models on the same documents, the paired difference.
 """

@@ -31,7 +31,7 @@ def train_tokenizer(vocab_size: int = 400, with_bos: bool = False) -> Any:
 
 
 def save_tiny_qwen2(
-    folder: Path, *, vocab_size: int = 400, context: int = 32, seed: int = 0, with_bos: bool = False, spread: float = 0.2
+    folder: Path, *, vocab_size: int = 400, context: int = 32, seed: int = 0, with_bos: bool = False, spread: float = 0.2, tied: bool = True
 ) -> Path:
     """A two-layer Qwen2 of width 32 whose weights have standard deviation `spread`, so that its predictions are far from uniform."""
     import torch
@@ -48,7 +48,7 @@ def save_tiny_qwen2(
         num_key_value_heads=2,
         max_position_embeddings=context,
         initializer_range=spread,
-        tie_word_embeddings=True,
+        tie_word_embeddings=tied,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
     )
