@@ -55,7 +55,7 @@ class TorchCoreAttention(MegatronModule):
         self.softmax_scale = softmax_scale  # None: torch's default, 1 / sqrt(head size)
         self.dropout = config.attention_dropout if attention_dropout is None else attention_dropout
         has_window = is_layer_window_attention(config.window_size, config.window_attn_skip_freq, layer_number)
-        self.window: tuple[int, int] | None = tuple(config.window_size) if has_window else None  # type: ignore[assignment]
+        self.window: tuple[int, int] | None = tuple(config.window_size) if has_window else None
 
     def forward(
         self,

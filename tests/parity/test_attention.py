@@ -61,9 +61,7 @@ def core_attention(mask_type: str = "causal", groups: int = HEADS, scale: float 
     from nemo_ext.layers.attention import TorchCoreAttention
 
     settings = {"attention_dropout": 0.0, **fields}
-    config = TransformerConfig(
-        num_layers=2, hidden_size=HEADS * HEAD_SIZE, num_attention_heads=HEADS, num_query_groups=groups, **settings
-    )
+    config = TransformerConfig(num_layers=2, hidden_size=HEADS * HEAD_SIZE, num_attention_heads=HEADS, num_query_groups=groups, **settings)
     return TorchCoreAttention(config, layer_number=1, attn_mask_type=AttnMaskType[mask_type], attention_type="self", softmax_scale=scale)
 
 
@@ -162,7 +160,8 @@ def largest_tensor(case: Case) -> tuple[int, set[str]]:
                 self.kernels.add(function.name())
             return output
 
-    attention, inputs, recorder = core_attention(case.mask_type, case.groups, window_size=case.window), random_inputs(case.length, case.groups), Recorder()
+    attention = core_attention(case.mask_type, case.groups, window_size=case.window)
+    inputs, recorder = random_inputs(case.length, case.groups), Recorder()
     with recorder:
         attention(*inputs, None).sum().backward()
     return recorder.largest, recorder.kernels

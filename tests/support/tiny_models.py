@@ -66,9 +66,7 @@ def build_model(hf_config: Mapping[str, Any], tp: int = 1, pp: int = 1, **megatr
     from nemo_ext.models.family import family_of
 
     fields = {"params_dtype": torch.float32, "pipeline_dtype": torch.float32, **megatron_fields}
-    config = family_of(hf_config).build_megatron_config(
-        hf_config, tensor_model_parallel_size=tp, pipeline_model_parallel_size=pp, **fields
-    )
+    config = family_of(hf_config).build_megatron_config(hf_config, tensor_model_parallel_size=tp, pipeline_model_parallel_size=pp, **fields)
     return config.configure_model()
 
 

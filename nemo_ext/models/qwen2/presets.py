@@ -12,7 +12,10 @@ from nemo_ext.models.family import ModelFamily
 
 # Parameters of transformers' Qwen2Config (4.57) that the presets leave at their default, and the ids and dtype of PretrainedConfig.
 FREE_FIELDS = frozenset(
-    ["attention_dropout", "rope_scaling", "layer_types", "sliding_window", "max_window_layers", "use_cache", "head_dim", "bos_token_id", "eos_token_id", "pad_token_id", "torch_dtype", "dtype"]
+    {
+        *("attention_dropout", "rope_scaling", "layer_types", "sliding_window", "max_window_layers", "use_cache", "head_dim"),
+        *("bos_token_id", "eos_token_id", "pad_token_id", "torch_dtype", "dtype"),
+    }
 )
 
 
