@@ -1,0 +1,52 @@
+# The commands of this project; `make help` lists them.
+#
+# Settings: PYTHON (which Python 3.11 or 3.12 to use), VENV (where to install), TORCH (cpu or gpu), ARGS (more arguments for pytest).
+
+SHELL := /bin/bash
+VENV ?= .venv
+TORCH ?= cpu
+PYTHON ?=
+ARGS ?=
+export VENV TORCH PYTHON
+
+BIN := $(VENV)/bin
+PYTHON_FILES := nemo_ext data_tools evaluation recipes tests
+SHELL_FILES = $(shell git ls-files '*.sh' .ci/run)
+
+.DEFAULT_GOAL := help
+.PHONY: help install install-dev demo test lint types format lock clean
+
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo "  settings: PYTHON=python3.12 VENV=.venv TORCH=cpu|gpu ARGS='-k name' (for test)"
+
+install: ## install the locked set and `sibol` into .venv
+	@requirements/install.sh
+
+install-dev:
+	@requirements/install.sh dev
+
+demo: install ## from text to an evaluated model, on this machine
+	@$(BIN)/sibol demo
+
+test: install-dev ## run all tests
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: install-dev ## check style: Python and shell
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/shellcheck $(SHELL_FILES)
+
+types: install-dev ## check types
+	@$(BIN)/mypy
+
+format: install-dev ## put the code into the project's format
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+lock: ## resolve requirements.in and dev.in anew and write the locks
+	@requirements/lock.sh
+
+clean: ## remove the environment and all caches (keeps runs and data)
+	@rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info
+	@find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
