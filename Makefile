@@ -10,7 +10,6 @@ ARGS ?=
 export VENV TORCH PYTHON
 
 BIN := $(VENV)/bin
-PYTHON_FILES := nemo_ext data_tools evaluation recipes tests
 SHELL_FILES = $(shell git ls-files '*.sh' .ci/run)
 
 .DEFAULT_GOAL := help
