@@ -6,10 +6,13 @@ A recipe is named by its key below, by `package.module:function`, or by the path
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nemo_ext.common.errors import ConfigError, nearest
 from nemo_ext.common.registry import load_object
-from nemo_ext.config import RunConfig, from_yaml
+
+if TYPE_CHECKING:
+    from nemo_ext.config import RunConfig
 
 RECIPES = {
     "demo": "recipes.demo:demo",
@@ -26,6 +29,8 @@ def load_recipe(name: str) -> RunConfig:
     if name in RECIPES:
         return load_object(RECIPES[name])()
     if name.endswith((".yaml", ".yml")):
+        from nemo_ext.config import from_yaml
+
         return from_yaml(Path(name))
     if ":" in name:
         try:

@@ -49,7 +49,7 @@ class VersionError(SibolError):
 def nearest(name: str, known: Iterable[str]) -> str:
     """` Did you mean 'a' or 'b'?` for the names nearest to `name`, or the sorted list of known names when none is near."""
     names = sorted(set(known))
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.72)
     if close:
         return " Did you mean " + " or ".join(repr(match) for match in close) + "?"
     return " Known: " + (", ".join(names) if names else "(none)") + "."

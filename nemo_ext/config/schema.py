@@ -28,8 +28,8 @@ class ModelConfig:
     overrides: Dict[str, Any] = setting({}, "fields of the Hugging Face config to change, e.g. model.overrides.num_hidden_layers=8")  # noqa: UP006
     init_from: Optional[str] = setting(None, "Hugging Face folder to take config, weights and tokenizer from; null: random weights")  # noqa: UP045
     layer_spec: str = setting("auto", "Transformer Engine layers, our own, or TE where it is installed", choices=("auto", "te", "local"))
-    attention_dropout: float = setting(0.0, "dropout on attention weights", minimum=0)
-    hidden_dropout: float = setting(0.0, "dropout on the residual branches", minimum=0)
+    attention_dropout: Optional[float] = setting(None, "dropout on attention weights; null: as the Hugging Face config says", minimum=0)  # noqa: UP045
+    hidden_dropout: Optional[float] = setting(None, "dropout on the residual branches; null: as the Hugging Face config says", minimum=0)  # noqa: UP045
 
 
 @dataclass

@@ -32,6 +32,7 @@ def build_model_config(run: ResolvedRun, weight_loader: Callable[[Any], None] | 
     config, parallel = run.config, run.config.parallel
     compute_dtype = torch.bfloat16 if config.train.precision == "bf16-mixed" else torch.float32
     data_step, forward_step = run.task.step_functions()
+    dropout = {"attention_dropout": config.model.attention_dropout, "hidden_dropout": config.model.hidden_dropout}
     return run.family.build_megatron_config(
         run.hf_config,
         tensor_model_parallel_size=parallel.tp,
@@ -40,12 +41,11 @@ def build_model_config(run: ResolvedRun, weight_loader: Callable[[Any], None] | 
         sequence_parallel=parallel.sequence_parallel,
         seq_length=config.train.seq_length,
         pipeline_dtype=compute_dtype,
-        attention_dropout=config.model.attention_dropout,
-        hidden_dropout=config.model.hidden_dropout,
         layer_spec=config.model.layer_spec,
         weight_loader=weight_loader,
         data_step_fn=data_step,
         forward_step_fn=forward_step,
+        **{name: rate for name, rate in dropout.items() if rate is not None},
         **RECOMPUTE[config.train.recompute],
     )
 

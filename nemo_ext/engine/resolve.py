@@ -42,6 +42,7 @@ def resolve(config: RunConfig, ranks: int) -> ResolvedRun:
     check_run(config, ranks)
     dataset = open_dataset(config.data.path)
     family, hf_config = architecture(config, dataset)
+    family.check(hf_config)
     check_architecture(config, hf_config)
     return ResolvedRun(
         config=config,

@@ -22,7 +22,7 @@ def test_an_unknown_name_lists_the_nearest() -> None:
 
 def test_entry_points_add_names_but_do_not_replace_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     points = [EntryPoint("triangle", "math:tau", "sibol.test"), EntryPoint("circle", "math:e", "sibol.test")]
-    monkeypatch.setattr(registry, "entry_points", lambda group: points if group == "sibol.test" else [])
+    monkeypatch.setattr(registry, "installed", lambda group: points if group == "sibol.test" else [])
     shapes = Registry("shape", "sibol.test", {"circle": "math:pi"})
     assert shapes.names() == ["circle", "triangle"]
     assert shapes.get("triangle") == pytest.approx(6.28318, abs=1e-5)
