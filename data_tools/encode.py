@@ -123,7 +123,10 @@ class Encoder:
 
 
 def encode_all(batches: Iterable[RawBatch], settings: EncodeSettings, workers: int) -> Generator[EncodedBatch, None, None]:
-    """Encode batches in order, in this process for one worker. Raises SibolError when a worker process dies."""
+    """Encode batches in order; one worker is this process, where the tokenizer may use its own threads.
+
+    Raises SibolError when a worker process dies.
+    """
     if workers == 1:
         yield from map(Encoder(settings), batches)
         return

@@ -134,7 +134,8 @@ def choose_workers(options: PrepareOptions, inputs: FoundInputs) -> int:
     """Worker processes to use: the number asked for, else one per 16 MiB of input up to the CPUs this process may use."""
     if options.workers is not None:
         return options.workers
-    return max(1, min(len(os.sched_getaffinity(0)), inputs.size_bytes // BYTES_WORTH_A_WORKER))
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # macOS has no affinity
+    return max(1, min(cpus, inputs.size_bytes // BYTES_WORTH_A_WORKER))
 
 
 def _write(

@@ -21,9 +21,7 @@ SMALLEST_VOCABULARY = BYTES + 1
 NO_LENGTH_LIMIT = int(1e30)  # transformers' own value for a tokenizer that sets no limit (VERY_LARGE_INTEGER)
 
 # transformers 4.57, models/qwen2/tokenization_qwen2.py, PRETOKENIZE_REGEX
-QWEN2_PATTERN = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+QWEN2_PATTERN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 
 def train(texts: Iterable[str], vocab_size: int, out_dir: Path | str, *, min_frequency: int = 2, overwrite: bool = False) -> TextTokenizer:

@@ -88,7 +88,7 @@ def test_inspect_gives_the_same_as_json(folder: Path) -> None:
 def test_mistakes_are_named(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no split 'dev'"):
         run(data.app, "inspect", folder / "set", "--samples", 1, "--split", "dev")
-    with pytest.raises(ConfigError, match="ends in .png"):
+    with pytest.raises(ConfigError, match=r"ends in .png"):
         run(data.app, "inspect", folder / "set", "--plot", tmp_path / "lengths.gif")
     with pytest.raises(DataError, match="not a Sibol dataset"):
         run(data.app, "inspect", tmp_path)

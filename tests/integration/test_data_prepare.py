@@ -122,7 +122,7 @@ def test_a_bad_line_stops_the_work_naming_file_line_reason_text_and_remedy(optio
     with pytest.raises(DataError) as caught:
         prepare(with_bad_lines(options, workers=workers))
     message = str(caught.value)
-    assert message.startswith(f"{options.inputs[0]}:3: broken-json (Expecting ',' delimiter at column 13). It begins: {{\"text\": \"a\"\n")
+    assert message.startswith(f'{options.inputs[0]}:3: broken-json (Expecting \',\' delimiter at column 13). It begins: {{"text": "a"\n')
     assert "--on-bad-line skip" in message and "quarantine" in message
     assert_nothing_was_written(options)
 
@@ -152,14 +152,14 @@ def test_a_dry_run_counts_the_same_and_writes_nothing(options: PrepareOptions) -
 
 def test_an_existing_dataset_is_replaced_only_on_request_and_other_folders_never(options: PrepareOptions, tmp_path: Path) -> None:
     prepare(options)
-    with pytest.raises(OutputExistsError, match="already exists.*--overwrite"):
+    with pytest.raises(OutputExistsError, match=r"already exists.*--overwrite"):
         prepare(options)
     prepare(dataclasses.replace(options, split="1,0,0", overwrite=True))
     assert list(open_dataset(options.out, verify_contents=True).splits) == ["train"]
     assert not (options.out / "test.bin").exists()
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("precious")
-    with pytest.raises(OutputExistsError, match="thesis is not a dataset .*does not replace it"):
+    with pytest.raises(OutputExistsError, match=r"thesis is not a dataset .*does not replace it"):
         prepare(dataclasses.replace(options, out=tmp_path / "thesis", overwrite=True))
 
 
@@ -193,7 +193,7 @@ def test_a_disk_that_fills_up_midway_leaves_nothing_and_says_so(options: Prepare
                 (partial / f"{split}.bin").symlink_to("/dev/full")  # every write to it fails with ENOSPC
 
     sorted_texts = dataclasses.replace(options, inputs=(str(write_jsonl(Path(options.inputs[0]), [*TEXTS[:1] * 30, *TEXTS])),))
-    with pytest.raises(DiskFullError, match="No space left while writing .*set"):
+    with pytest.raises(DiskFullError, match=r"No space left while writing .*set"):
         prepare(sorted_texts, fill_disk)
     assert_nothing_was_written(options)
 
@@ -236,7 +236,7 @@ def test_a_killed_run_leaves_no_dataset_no_processes_and_the_next_run_cleans_up(
     assert sorted(path.name for path in options.out.parent.iterdir()) == [stranger.name, "set"]
 
 
-PLUGIN = '''
+PLUGIN = """
 import os
 from dataclasses import dataclass
 import numpy as np
@@ -258,7 +258,7 @@ class Shift:
             os._exit(9)
         by = np.array([np.random.default_rng([seed, number]).integers(self.vocab_size) for number in document_ids.tolist()], dtype=np.int64)
         return RaggedBatch((batch.ids + np.repeat(by, batch.lengths)) % self.vocab_size, batch.offsets)
-'''
+"""
 
 
 @pytest.fixture
@@ -287,6 +287,6 @@ def test_a_plugin_from_another_package_decides_the_stored_ids_for_any_number_of_
 
 @pytest.mark.usefixtures("outside_plugin")
 def test_a_worker_that_dies_is_reported_and_nothing_is_written(options: PrepareOptions) -> None:
-    with pytest.raises(SibolError, match="A worker process died.*fewer --workers"):
+    with pytest.raises(SibolError, match=r"A worker process died.*fewer --workers"):
         prepare(dataclasses.replace(options, plugin="shift", plugin_settings=("die=true",), workers=2))
     assert_nothing_was_written(options)

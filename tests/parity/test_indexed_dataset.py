@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def compare_random_documents(folder: str) -> int:
         with IndexedWriter(Path(folder, "ours"), np.dtype(dtype)) as writer:
             for start in range(0, len(documents), batch):
                 part = documents[start : start + batch]
-                writer.add(np.array(sum(part, []), dtype=np.int64), np.array([len(document) for document in part]))
+                writer.add(np.array(list(chain.from_iterable(part)), dtype=np.int64), np.array([len(document) for document in part]))
             writer.finish()
         expected = megatron_files(Path(folder), documents, dtype)
         assert Path(folder, "ours.bin").read_bytes() == expected[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ def write(prefix: Path, documents: list[list[int]], dtype: type = np.uint16, bat
     with IndexedWriter(prefix, np.dtype(dtype)) as writer:
         for start in range(0, len(documents), batch):
             part = documents[start : start + batch]
-            writer.add(np.array(sum(part, []), dtype=dtype), np.array([len(document) for document in part]))
+            writer.add(np.array(list(chain.from_iterable(part)), dtype=dtype), np.array([len(document) for document in part]))
         return writer.finish()
 
 
@@ -75,5 +76,5 @@ def test_a_missing_half_is_named(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_reported_as_such(tmp_path: Path) -> None:
     (tmp_path / "a.bin").symlink_to("/dev/full")  # every write to it fails with ENOSPC, as on a full file system
-    with pytest.raises(DiskFullError, match="No space left while writing .*then run the same command again"), disk_errors(tmp_path):
+    with pytest.raises(DiskFullError, match=r"No space left while writing .*then run the same command again"), disk_errors(tmp_path):
         write(tmp_path / "a", [[1] * 10_000])

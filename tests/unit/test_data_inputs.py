@@ -94,7 +94,7 @@ def test_damaged_compressed_files_are_errors_and_not_shorter_files(tmp_path: Pat
     stored = COMPRESS[suffix](b"".join(b"%d\n" % (number * 7919) for number in range(20_000)))
     middle = len(stored) // 2
     broken = {
-        "truncated": stored[: middle],
+        "truncated": stored[:middle],
         "altered": stored[:middle] + bytes(byte ^ 0xFF for byte in stored[middle : middle + 40]) + stored[middle + 40 :],
         "not compressed": b"plain text",
     }

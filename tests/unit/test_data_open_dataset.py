@@ -61,7 +61,7 @@ def test_altered_content_of_the_same_size_is_found_on_request(tmp_path: Path) ->
     folder = write_dataset(tmp_path / "set")
     (folder / "train.bin").write_bytes(b"\2\0" * 5)
     open_dataset(folder)
-    with pytest.raises(DataError, match="train.bin is altered: SHA-256"):
+    with pytest.raises(DataError, match=r"train.bin is altered: SHA-256"):
         open_dataset(folder, verify_contents=True)
 
 
@@ -70,7 +70,7 @@ def test_a_folder_that_is_missing_or_foreign_is_told_apart(tmp_path: Path) -> No
         open_dataset(tmp_path / "nowhere")
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "train_text_document.bin").write_bytes(b"")
-    with pytest.raises(DataError, match="foreign is not a Sibol dataset: it has no manifest.json.*sibol data prepare"):
+    with pytest.raises(DataError, match=r"foreign is not a Sibol dataset: it has no manifest.json.*sibol data prepare"):
         open_dataset(tmp_path / "foreign")
     with pytest.raises(DataError, match="is a file, not a folder"):
         open_dataset(tmp_path / "foreign" / "train_text_document.bin")
@@ -96,7 +96,7 @@ def test_manifests_that_cannot_be_trusted_are_refused(tmp_path: Path, change: Ca
 def test_missing_files_are_named(tmp_path: Path) -> None:
     folder = write_dataset(tmp_path / "set")
     (folder / "train.idx").unlink()
-    with pytest.raises(DataError, match="train.idx is missing"):
+    with pytest.raises(DataError, match=r"train.idx is missing"):
         open_dataset(folder)
     shutil.rmtree(folder / "tokenizer")
     with pytest.raises(DataError, match="lost its tokenizer"):

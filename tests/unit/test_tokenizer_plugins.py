@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,9 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def ragged(documents: list[list[int]]) -> RaggedBatch:
-    return from_lengths(np.array(sum(documents, []), dtype=np.uint16), np.array([len(document) for document in documents], dtype=np.int64))
+    return from_lengths(
+        np.array(list(chain.from_iterable(documents)), dtype=np.uint16), np.array([len(document) for document in documents], dtype=np.int64)
+    )
 
 
 def documents_of(batch: RaggedBatch) -> list[list[int]]:
@@ -103,12 +106,12 @@ def test_settings_that_do_not_fit_are_refused(assignment: str, message: str) -> 
 
 
 def test_unknown_plugins_list_the_near_ones() -> None:
-    with pytest.raises(ConfigError, match="Unknown tokenizer plugin 'vanila'. Did you mean 'vanilla'"):
+    with pytest.raises(ConfigError, match=r"Unknown tokenizer plugin 'vanila'. Did you mean 'vanilla'"):
         plugins.parse_settings("vanila", [])
 
 
 def test_a_plugin_that_loses_documents_or_leaves_the_vocabulary_is_caught() -> None:
-    with pytest.raises(DataError, match="'rotate' returned 1 documents.*2 documents were expected"):
+    with pytest.raises(DataError, match=r"'rotate' returned 1 documents.*2 documents were expected"):
         run([[1], [2]], "mistake=drop")
     with pytest.raises(DataError, match=r"returned ids 402\.\.403, outside the vocabulary of 320"):
         run([[1], [2]], "mistake=range")

@@ -104,7 +104,7 @@ def test_special_tokens_are_read_from_either_file_and_in_either_form(tokenizer: 
 def test_unusable_folders_are_refused_with_a_remedy(tokenizer: TextTokenizer, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="Tokenizer folder not found"):
         load(tmp_path / "nowhere")
-    with pytest.raises(DataError, match="no tokenizer.json.*save_pretrained"):
+    with pytest.raises(DataError, match=r"no tokenizer.json.*save_pretrained"):
         load(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(DataError, match="is not a tokenizer"):
@@ -112,7 +112,7 @@ def test_unusable_folders_are_refused_with_a_remedy(tokenizer: TextTokenizer, tm
     tokenizer.copy(tmp_path)
     (tmp_path / "special_tokens_map.json").unlink()
     (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "<eos>"}')
-    with pytest.raises(DataError, match="no token that ends a document.*'<eos>'.*Set eos_token"):
+    with pytest.raises(DataError, match=r"no token that ends a document.*'<eos>'.*Set eos_token"):
         load(tmp_path)
 
 
@@ -148,7 +148,7 @@ def test_tokens_that_do_not_spell_text_are_refused_where_exact_bytes_are_needed(
     bert = load(tmp_path)
     assert bert.eod_id == 1 and bert.encode_batch(["punong puno"]).ids.tolist() == [2, 3, 2]
     assert bert.token_text(3) == "##ng"
-    with pytest.raises(DataError, match="do not spell the text exactly.*WordPiece"):
+    with pytest.raises(DataError, match=r"do not spell the text exactly.*WordPiece"):
         bert.decode_bytes([2])
 
 

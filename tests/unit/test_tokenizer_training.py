@@ -41,7 +41,7 @@ def test_a_vocabulary_that_the_text_cannot_fill_is_refused_with_what_it_can(tmp_
 
 
 def test_a_vocabulary_without_room_for_the_bytes_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="vocab_size=256 is too small.*257"):
+    with pytest.raises(ConfigError, match=r"vocab_size=256 is too small.*257"):
         train(TEXTS, 256, tmp_path / "a")
 
 
@@ -50,17 +50,17 @@ def test_an_error_while_texts_are_read_reaches_the_caller(tmp_path: Path) -> Non
         yield "abc"
         raise DataError("a.jsonl:2: broken")
 
-    with pytest.raises(DataError, match="a.jsonl:2: broken"):
+    with pytest.raises(DataError, match=r"a.jsonl:2: broken"):
         train(texts(), 300, tmp_path / "a")
     assert not (tmp_path / "a").exists()
 
 
 def test_only_a_tokenizer_is_overwritten_and_only_on_request(tmp_path: Path) -> None:
     folder = small_tokenizer(tmp_path / "a").path
-    with pytest.raises(OutputExistsError, match="already exists.*--overwrite"):
+    with pytest.raises(OutputExistsError, match=r"already exists.*--overwrite"):
         train(TEXTS, 300, folder)
     assert train(TEXTS, 300, folder, overwrite=True).vocab_size == 300
     (folder / "model.safetensors").write_text("precious")
-    with pytest.raises(OutputExistsError, match="more than a tokenizer .model.safetensors."):
+    with pytest.raises(OutputExistsError, match=r"more than a tokenizer .model.safetensors."):
         train(TEXTS, 300, folder, overwrite=True)
     assert json.loads((folder / "tokenizer_config.json").read_text())["eos_token"] == "<|endoftext|>"
