@@ -20,7 +20,9 @@ from evaluation.windows import IntArray, plan_batches, rolling_windows
 from nemo_ext.common.errors import ConfigError, DataError
 
 CHUNK_BYTES = 64 << 20  # fp32 logits whose log-sum-exp is taken in one step
-LOGIT_BYTES = {"cpu": 256 << 20, "cuda": 2 << 30}  # logits of one batch; a single long window may exceed it
+# Logits of one batch; a single long window may exceed it. On a CPU small batches are faster, because they stay in the caches
+# (a model of 6 layers, width 256, vocabulary 4,096: 2,700 tokens/s of one core with 32 MiB, 2,200 with 256 MiB).
+LOGIT_BYTES = {"cpu": 32 << 20, "cuda": 2 << 30}
 Advance = Callable[[float], None]  # told the UTF-8 bytes of text scored since the last call
 Scores = tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]  # log-likelihood in nats, and whether nothing was more likely
 
