@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from nemo_ext.common.errors import SibolError
-from recipes.cli import data, demo, doctor, evaluate, export, show, tokenizer, train
+from recipes.cli import bench, data, demo, doctor, evaluate, export, show, tokenizer, train
 
 app = typer.Typer(
     name="sibol",
@@ -25,6 +25,7 @@ app.command("train")(train.train)
 app.command("export")(export.export)
 app.command("evaluate")(evaluate.evaluate)
 app.command("demo")(demo.demo)
+app.add_typer(bench.app, name="bench")
 app.command("doctor")(doctor.doctor)
 
 
