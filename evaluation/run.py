@@ -118,6 +118,7 @@ def _results(suite: Suite, items: Items, settings: Settings, scored: list[_Score
         baseline = {
             "model": scored[1].description,
             "metrics": _intervals(summary.baseline_metrics or {}),
+            "references": {name: _intervals(metrics) for name, metrics in (summary.baseline_references or {}).items()},
             "difference": _intervals(summary.comparison or {}),
         }
     return {

@@ -19,17 +19,15 @@ RESULTS_SCHEMA = "sibol.results/1"
 
 @dataclass(frozen=True)
 class StoredResults:
-    """A results.json with the label it goes by: the name of its folder."""
+    """A results.json."""
 
-    label: str
     path: Path
     results: dict[str, Any]
 
     @property
-    def primary(self) -> dict[str, float | None]:
-        """Value and interval of the suite's primary metric."""
-        entry: dict[str, float | None] = self.results["metrics"][self.results["suite"]["primary_metric"]]
-        return entry
+    def documents(self) -> int:
+        """How many documents were scored."""
+        return int(self.results["data"]["documents"])
 
     def same_measurement(self, other: StoredResults) -> bool:
         """Whether both come from the same version of a suite, the same texts and the same rules of scoring."""
@@ -48,7 +46,7 @@ def read_results(path: Path | str) -> StoredResults:
     schema = results.get("schema") if isinstance(results, dict) else None
     if schema != RESULTS_SCHEMA:
         raise DataError(f"{path} has schema {schema!r}, expected {RESULTS_SCHEMA!r}. Write it again with `sibol evaluate`.")
-    return StoredResults(path.absolute().parent.name, path, results)
+    return StoredResults(path, results)
 
 
 def paired_difference(first: StoredResults, second: StoredResults) -> Interval | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich import box
@@ -47,7 +47,7 @@ def _heading(name: str) -> str:
 
 
 def _metrics(results: Mapping[str, Any]) -> Table:
-    suite, data, baseline = results["suite"], results["data"], results["baseline"]
+    suite, data = results["suite"], results["data"]
     primary = suite["primary_metric"]
     table = Table(
         title=f"{suite['name']} v{suite['version']} on {data['documents']:,} documents, {data['bytes']:,} bytes",
@@ -61,13 +61,20 @@ def _metrics(results: Mapping[str, Any]) -> Table:
     others = [name for name in results["metrics"] if name != primary and name not in HIDDEN]
     for name in others:
         table.add_column(_heading(name), justify="right", no_wrap=True)
-    rows = {"model": results["metrics"]}
-    if baseline:
-        rows |= {"baseline": baseline["metrics"], "difference": baseline["difference"]}
-    for label, metrics in (rows | results["references"]).items():
+    for label, metrics in _rows(results):
         cells = [number(metrics[name]["value"]) if name in metrics else "" for name in others]
         table.add_row(label, number(metrics[primary]["value"]), interval(metrics[primary]), *cells)
     return table
+
+
+def _rows(results: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Each model with the trivial models below it, which depend on its vocabulary; the difference last."""
+    yield "model", results["metrics"]
+    yield from ((f"  {name}", metrics) for name, metrics in results["references"].items())
+    if baseline := results["baseline"]:
+        yield "baseline", baseline["metrics"]
+        yield from ((f"  {name}", metrics) for name, metrics in baseline["references"].items())
+        yield "difference", baseline["difference"]
 
 
 def _domains(domains: Mapping[str, Mapping[str, Any]]) -> Table:

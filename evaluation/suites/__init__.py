@@ -51,14 +51,16 @@ class Items(Protocol):
 class Summary:
     """What the scores amount to.
 
-    metrics: of the model. references: name of a trivial model -> its metrics. comparison: against the baseline model, None
-    without one. domains: per domain, as metrics. rows: one JSON object per item. warnings: what makes the numbers doubtful.
+    metrics: of the model. references: name of a trivial model with the same vocabulary -> its metrics. Both also of the
+    baseline model, and the comparison with it: None without a baseline. domains: per domain, as metrics. rows: one JSON object
+    per item. warnings: what makes the numbers doubtful.
     """
 
     metrics: dict[str, Interval]
     references: dict[str, dict[str, Interval]]
     rows: list[dict[str, Any]]
     baseline_metrics: dict[str, Interval] | None = None
+    baseline_references: dict[str, dict[str, Interval]] | None = None
     comparison: dict[str, Interval] | None = None
     domains: dict[str, dict[str, Any]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)

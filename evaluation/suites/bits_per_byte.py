@@ -91,11 +91,11 @@ class BitsPerByte:
         baseline = others[0] if others else None
         columns = [model.bits, model.tokens, *([baseline.bits] if baseline else []), model.bytes]
         bootstrap = Bootstrap(np.stack(columns, axis=1), settings.resamples, settings.confidence, settings.seed)
-        ratio = model.tokens.sum() / model.bytes.sum()
         return Summary(
             metrics=_metrics(bootstrap, BITS, TOKENS),
-            references={"uniform": {"bits_per_byte": Interval(math.log2(model.vocab_size) * ratio)}},
+            references=_references(model),
             baseline_metrics=_baseline_metrics(baseline, settings) if baseline else None,
+            baseline_references=_references(baseline) if baseline else None,
             comparison=_comparison(bootstrap) if baseline else None,
             domains=_domains(model, settings),
             rows=_rows(model, baseline),
@@ -134,6 +134,11 @@ def _metrics(bootstrap: Bootstrap, bits: int, tokens: int) -> dict[str, Interval
         "bytes_per_token": bootstrap.interval(lambda sums: sums[..., -1] / sums[..., tokens]),
         "tokens": Interval(float(bootstrap.total[tokens])),
     }
+
+
+def _references(scores: DocumentScores) -> dict[str, dict[str, Interval]]:
+    """The uniform distribution over the model's vocabulary, on the model's tokens."""
+    return {"uniform": {"bits_per_byte": Interval(math.log2(scores.vocab_size) * scores.tokens.sum() / scores.bytes.sum())}}
 
 
 def _baseline_metrics(baseline: DocumentScores, settings: Settings) -> dict[str, Interval]:

@@ -201,10 +201,17 @@ def test_the_report_shows_the_paired_change_from_the_first_results_to_the_second
     stored = [tmp_path / name / "results.json" for name in ("model", "other")]
     summary = write_report(tmp_path / "run", stored, tmp_path / "report")
     expected = read(tmp_path / "paired")[0]["baseline"]["difference"]["bits_per_byte"]
-    assert summary["comparisons"] == [{"from": "model", "to": "other", "difference": pytest.approx(expected)}]
+    change = {"from": "model", "to": "other", "metric": "bits_per_byte", "documents": len(TEXTS), "difference": pytest.approx(expected)}
+    assert summary["comparisons"] == [change]
+    assert [one["label"] for one in summary["results"]] == ["model", "other"]
+    paired = write_report(tmp_path / "run", [tmp_path / "paired" / "results.json"], tmp_path / "report")
+    assert paired["comparisons"] == summary["comparisons"]  # a baseline in the same file is the same comparison
+    assert [(one["label"], one["value"]) for one in paired["results"]] == [
+        (one["label"], pytest.approx(one["value"])) for one in summary["results"]
+    ]
     text = (tmp_path / "report" / "report.md").read_text()
     assert f"{expected['value']:+.4f} bits per byte" in text and "![Loss over training tokens](loss.png)" in text
-    assert json.loads((tmp_path / "report" / "summary.json").read_text()) == summary
+    assert json.loads((tmp_path / "report" / "summary.json").read_text()) == paired
     with (tmp_path / "other" / "per_document.jsonl").open("a") as handle:
         handle.write("\n")
     with pytest.raises(DataError, match=r"per_document\.jsonl was altered"):
