@@ -66,10 +66,16 @@ class Demo:
         """Write down what the demo folder is about. Raises OutputExistsError when it is about another input or other settings."""
         from nemo_ext.config import to_yaml
 
-        about = {"input": str(self.input.resolve()) if self.input else "pydoc_data.topics", "ranks": self.ranks, "settings": to_yaml(self.config)}
+        about = {
+            "input": str(self.input.resolve()) if self.input else "pydoc_data.topics",
+            "ranks": self.ranks,
+            "settings": to_yaml(self.config),
+        }
         path = self.out / "demo.json"
         if path.is_file() and read_json(path, "demo folder") != about:
-            raise OutputExistsError(f"{self.out} holds a demo with another input or other settings. Choose another --out, or pass --overwrite.")
+            raise OutputExistsError(
+                f"{self.out} holds a demo with another input or other settings. Choose another --out, or pass --overwrite."
+            )
         self.out.mkdir(parents=True, exist_ok=True)
         write_json(path, about)
 
@@ -107,7 +113,9 @@ class Demo:
 
         code = run_locally(resolve(config, self.ranks))
         if code != expected:
-            raise SibolError(f"Training ended with exit code {code}; see the messages above. The same command tries again from the last checkpoint.")
+            raise SibolError(
+                f"Training ended with exit code {code}; see the messages above. The same command tries again from the last checkpoint."
+            )
 
     def export_untrained(self) -> None:
         """The model before its first step: the same seed gives the same weights as on the ranks."""

@@ -16,25 +16,25 @@ import torch
 CPU = torch.device("cpu")
 
 
-class Stream:
+class SynchronousStream:
     """Stands for torch.cuda.Stream, Event and the `stream()` context: work is complete as soon as it is issued."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         del args, kwargs
 
-    def __enter__(self) -> Stream:
+    def __enter__(self) -> SynchronousStream:
         return self
 
     def __exit__(self, *details: object) -> None:
         return None
 
-    def record_event(self, event: Stream | None = None) -> Stream:
-        return event or Stream()
+    def record_event(self, event: SynchronousStream | None = None) -> SynchronousStream:
+        return event or SynchronousStream()
 
     def query(self) -> bool:
         return True
 
-    def elapsed_time(self, other: Stream) -> float:
+    def elapsed_time(self, other: SynchronousStream) -> float:
         del other
         return 0.0
 
@@ -61,8 +61,8 @@ class Nvtx:
 class CpuInPlaceOfCuda:
     """The part of `torch.cuda` that Megatron-Core and NeMo use, answered by the CPU; the rest is torch.cuda's own."""
 
-    Stream = Stream
-    Event = Stream
+    Stream = SynchronousStream
+    Event = SynchronousStream
     FloatTensor = torch.FloatTensor
     HalfTensor = torch.HalfTensor
     BFloat16Tensor = torch.BFloat16Tensor
@@ -103,15 +103,15 @@ class CpuInPlaceOfCuda:
         """`value.cuda()`: tensors to the CPU, modules by their own `cpu()`."""
         return value.to(CPU) if isinstance(value, torch.Tensor) else value.cpu()
 
-    def current_stream(self, *args: Any) -> Stream:
+    def current_stream(self, *args: Any) -> SynchronousStream:
         del args
-        return Stream()
+        return SynchronousStream()
 
     default_stream = current_stream
 
-    def stream(self, *args: Any) -> Stream:
+    def stream(self, *args: Any) -> SynchronousStream:
         del args
-        return Stream()
+        return SynchronousStream()
 
     def manual_seed(self, seed: int) -> None:
         torch.manual_seed(seed)

@@ -95,9 +95,7 @@ class BackendFinder(importlib.abc.MetaPathFinder):
         self.cpu = cpu
         self.tag = _cache_tag()
 
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None = None, target: types.ModuleType | None = None
-    ) -> ModuleSpec | None:
+    def find_spec(self, fullname: str, path: Sequence[str] | None = None, target: types.ModuleType | None = None) -> ModuleSpec | None:
         if self.cpu and fullname in REPLACED:
             return ModuleSpec(fullname, _ReplacedLoader())
         if not (fullname in repairs.REPAIRS or (self.cpu and in_scope(fullname))):

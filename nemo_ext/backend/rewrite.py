@@ -69,7 +69,7 @@ class CpuRewriter(ast.NodeTransformer):
         self.generic_visit(node)
         positional = node.posonlyargs + node.args
         defaulted = list(zip(positional[len(positional) - len(node.defaults) :], node.defaults, strict=True))
-        for argument, default in defaulted + [pair for pair in zip(node.kwonlyargs, node.kw_defaults, strict=True)]:
+        for argument, default in [*defaulted, *zip(node.kwonlyargs, node.kw_defaults, strict=True)]:
             if argument.arg in _DEVICE_KEYWORDS and _is_cuda(default):
                 assert isinstance(default, ast.Constant)
                 self.count["device default"] += 1

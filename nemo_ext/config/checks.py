@@ -54,7 +54,8 @@ def check_run(config: RunConfig, ranks: int) -> None:
         raise ConfigError(f"train.seq_length={train.seq_length} is not divisible by tp={parallel.tp}, which sequence_parallel needs.")
     if schedule.warmup_steps + (schedule.decay_steps or 0) > train.max_steps:
         raise ConfigError(
-            f"schedule.warmup_steps={schedule.warmup_steps} + decay_steps={schedule.decay_steps or 0} exceed train.max_steps={train.max_steps}."
+            f"schedule.warmup_steps={schedule.warmup_steps} + decay_steps={schedule.decay_steps or 0} exceed "
+            f"train.max_steps={train.max_steps}. Shorten them, or train longer."
         )
     if schedule.min_learning_rate > config.optimizer.learning_rate:
         raise ConfigError(

@@ -40,7 +40,7 @@ def apply_overrides(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
             raise ConfigError(f"Override {text!r} has no '='. Write it as key.sub=value, for example train.max_steps=100.")
         _check_key(key, keys)
         try:
-            OmegaConf.update(tree, key, _parse(raw, text), force_add=key.startswith(FREE_FORM))
+            OmegaConf.update(tree, key, _parse(raw, text), merge=False, force_add=key.startswith(FREE_FORM))
         except (OmegaConfBaseException, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise ConfigError(f"Override {text!r}: the value {raw!r} does not fit {key} ({_type_of(config, key)}). {reason}.") from None
@@ -60,10 +60,9 @@ def _check_key(key: str, keys: list[str]) -> None:
 
 def _parse(raw: str, text: str) -> Any:
     try:
-        value = OmegaConf.create(f"value: {raw}" if raw.strip() else "value: ''")["value"]
+        return OmegaConf.from_dotlist([f"value={raw}"])["value"] if raw.strip() else ""
     except (yaml.YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(f"Override {text!r}: {raw!r} is not valid YAML ({str(error).splitlines()[0]}). Quote it.") from None
-    return value
 
 
 def _type_of(config: Any, key: str) -> str:

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Dict, Optional  # noqa: UP035  OmegaConf reads these annotations at run time
 
+# ruff: noqa: RUF009  `setting` makes a dataclass field
+
 
 def setting(default: Any, help: str, *, choices: tuple[str, ...] = (), minimum: float | None = None) -> Any:
     """A dataclass field with its help text, and optionally the allowed values or the smallest one."""
@@ -73,9 +75,13 @@ class OptimizerConfig:
 class ScheduleConfig:
     """Learning rate over the run."""
 
-    kind: str = setting("cosine", "shape after the warm-up; wsd holds the peak and decays at the end", choices=("constant", "linear", "cosine", "wsd"))
+    kind: str = setting(
+        "cosine", "shape after the warm-up; wsd holds the peak and decays at the end", choices=("constant", "linear", "cosine", "wsd")
+    )
     warmup_steps: int = setting(0, "steps of linear warm-up from 0", minimum=0)
-    decay_steps: Optional[int] = setting(None, "steps of decay: the last ones for wsd (null: 20 % of the run), else all after the warm-up", minimum=1)  # noqa: UP045
+    decay_steps: int | None = setting(
+        None, "steps of decay: the last ones for wsd (null: 20 % of the run), else all after the warm-up", minimum=1
+    )
     min_learning_rate: float = setting(0.0, "learning rate at the end of the decay", minimum=0)
 
 
@@ -97,7 +103,9 @@ class CheckpointConfig:
     every_steps: Optional[int] = setting(None, "save every this many steps; null: by time and at the end only", minimum=1)  # noqa: UP045
     every_minutes: Optional[float] = setting(30.0, "save when this much wall time has passed since the last save", minimum=0)  # noqa: UP045
     keep_last: int = setting(2, "complete checkpoints to keep; 0 keeps all", minimum=0)
-    resume: str = setting("auto", "continue from the newest complete checkpoint, insist on one, or start anew", choices=("auto", "must", "never"))
+    resume: str = setting(
+        "auto", "continue from the newest complete checkpoint, insist on one, or start anew", choices=("auto", "must", "never")
+    )
 
 
 @dataclass

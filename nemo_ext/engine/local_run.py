@@ -33,6 +33,7 @@ def describe(run: ResolvedRun) -> str:
         f"model    {run.family.name}, {run.hf_config['num_hidden_layers']} layers, hidden {run.hf_config['hidden_size']}, "
         f"vocabulary {run.hf_config['vocab_size']:,}, {train.precision}\n"
         f"data     {run.dataset.path}: {split.tokens:,} training tokens in {split.documents:,} documents\n"
-        f"steps    {train.max_steps:,} x {train.global_batch_size} x {train.seq_length} = {tokens:,} tokens ({tokens / split.tokens:.2g} epochs)\n"
+        f"steps    {train.max_steps:,} x {train.global_batch_size} x {train.seq_length} = {tokens:,} tokens "
+        f"({tokens / split.tokens:.2g} epochs)\n"
         f"ranks    {run.ranks} (tp {parallel.tp}, pp {parallel.pp}, cp {parallel.cp}, dp {data_parallel})"
     )

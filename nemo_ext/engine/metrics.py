@@ -80,9 +80,10 @@ class WeightsAndBiases:
     def __init__(self, run: ResolvedRun) -> None:
         import wandb
 
-        mode = os.environ.get("WANDB_MODE") or ("online" if os.environ.get("WANDB_API_KEY") else "offline")
+        if not os.environ.get("WANDB_API_KEY"):
+            os.environ.setdefault("WANDB_MODE", "offline")
         run.folder.wandb.mkdir(exist_ok=True)
-        self._run = wandb.init(project=run.config.logging.wandb_project, name=run.config.name, dir=str(run.folder.path), mode=mode)
+        self._run = wandb.init(project=run.config.logging.wandb_project, name=run.config.name, dir=str(run.folder.path))
 
     def write(self, figures: dict[str, Any]) -> None:
         self._run.log({name: value for name, value in figures.items() if name != "event"}, step=figures["step"])

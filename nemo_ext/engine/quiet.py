@@ -8,7 +8,16 @@ import os
 import warnings
 from collections.abc import Iterator
 
-NOISY_LOGGERS = ("nemo_logger", "lightning", "lightning.pytorch", "lightning.fabric", "pytorch_lightning", "megatron", "nv_one_logger", "torch.distributed")
+NOISY_LOGGERS = (
+    "nemo_logger",
+    "lightning",
+    "lightning.pytorch",
+    "lightning.fabric",
+    "pytorch_lightning",
+    "megatron",
+    "nv_one_logger",
+    "torch.distributed",
+)
 
 
 @contextlib.contextmanager

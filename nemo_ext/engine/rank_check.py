@@ -18,7 +18,17 @@ assert total.item() == 2, total
 def two_ranks_add_up() -> tuple[float, str]:
     """Start two gloo ranks with torchrun and let them all-reduce; returns the seconds it took and "" or what went wrong."""
     began = time.monotonic()
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--no-python", sys.executable, "-c", _PROGRAM]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        "--no-python",
+        sys.executable,
+        "-c",
+        _PROGRAM,
+    ]
     try:
         result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     except subprocess.TimeoutExpired:

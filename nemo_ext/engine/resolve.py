@@ -66,7 +66,7 @@ def architecture(config: RunConfig, dataset: DatasetInfo) -> tuple[ModelFamily, 
         family = FAMILIES.get(model.family)
         hf_config = family.hf_config(model.preset, model.overrides, vocab_size=dataset.vocab_size)
         # A new model has one special token, which ends documents, starts generation and fills batches.
-        hf_config.update({name: dataset.eod_id for name in ("bos_token_id", "eos_token_id", "pad_token_id")})
+        hf_config.update(dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), dataset.eod_id))
         return family, hf_config
     if model.overrides:
         raise ConfigError("model.overrides cannot change a model that is loaded with init_from. Remove one of the two.")
@@ -75,7 +75,8 @@ def architecture(config: RunConfig, dataset: DatasetInfo) -> tuple[ModelFamily, 
     require_same_tokenizer(source, dataset)
     if hf_config["vocab_size"] < dataset.vocab_size:
         raise DataError(
-            f"The dataset's tokenizer has {dataset.vocab_size} tokens, but the model in {source} only {hf_config['vocab_size']} embeddings. "
+            f"The dataset's tokenizer has {dataset.vocab_size} tokens, but the model in {source} has only "
+            f"{hf_config['vocab_size']} embeddings. "
             "Prepare the dataset with the model's own tokenizer."
         )
     return family_of(hf_config), hf_config

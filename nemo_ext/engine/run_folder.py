@@ -1,10 +1,10 @@
 """The run folder: what lies where, which checkpoint is the newest complete one, and what a resume may not change.
 
-    RUN/run.yaml                         the settings of the run
-    RUN/model/config.json, tokenizer...  architecture (Hugging Face) and tokenizer: all an export needs besides weights
-    RUN/checkpoints/step_0000100/        weights/ (Megatron distributed checkpoint) and state.json, complete or not there
-    RUN/metrics.jsonl                    one line per logged step, validation or resume
-    RUN/tensorboard/, RUN/wandb/         the same figures for those programs
+RUN/run.yaml                         the settings of the run
+RUN/model/config.json, tokenizer...  architecture (Hugging Face) and tokenizer: all an export needs besides weights
+RUN/checkpoints/step_0000100/        weights/ (Megatron distributed checkpoint) and state.json, complete or not there
+RUN/metrics.jsonl                    one line per logged step, validation or resume
+RUN/tensorboard/, RUN/wandb/         the same figures for those programs
 """
 
 from __future__ import annotations

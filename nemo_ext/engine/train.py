@@ -32,7 +32,8 @@ class TrainResult:
 def train(config: RunConfig, ranks: int, callbacks: Sequence[pl.Callback] = ()) -> TrainResult:
     """Train, or continue, a run on `ranks` ranks. Called on each of them, with torchrun's variables in the environment.
 
-    `callbacks` are Lightning callbacks of the caller's, which see each step before it is logged and saved. Raises SibolError for anything that the user can mend.
+    `callbacks` are Lightning callbacks of the caller's, which see each step before it is logged and saved.
+    Raises SibolError for anything that the user can mend.
     """
     run = resolve(config, ranks)
     if os.environ["RANK"] == "0":

@@ -6,6 +6,7 @@ is whole optimizer steps after the first two; start-up is not.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import statistics
@@ -36,7 +37,9 @@ class Job:
     threads: int
 
 
-def compare(size: str, steps: int, rounds: int, seq_length: int, global_batch_size: int, micro_batch_size: int) -> Iterator[tuple[Job, list[float]]]:
+def compare(
+    size: str, steps: int, rounds: int, seq_length: int, global_batch_size: int, micro_batch_size: int
+) -> Iterator[tuple[Job, list[float]]]:
     """Let the contenders take turns; yields each turn with its step times in seconds."""
     threads = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory(prefix="sibol-bench-") as folder:
@@ -45,7 +48,9 @@ def compare(size: str, steps: int, rounds: int, seq_length: int, global_batch_si
         for turn in range(rounds):
             for offset in range(len(CONTENDERS)):  # another one begins each round
                 contender = CONTENDERS[(turn + offset) % len(CONTENDERS)]
-                job = Job(contender, str(model), str(dataset), steps + WARM_UP_STEPS, seq_length, global_batch_size, micro_batch_size, threads)
+                job = Job(
+                    contender, str(model), str(dataset), steps + WARM_UP_STEPS, seq_length, global_batch_size, micro_batch_size, threads
+                )
                 yield job, run_in_process(job)
 
 
@@ -176,7 +181,7 @@ def hf_trainer_steps(job: Job) -> list[float]:
             disable_tqdm=True,
         )
         Trainer(_hf_model(job), arguments, train_dataset=data, callbacks=[Clock()]).train()
-    return [later - earlier for earlier, later in zip(stamps, stamps[1:], strict=False)]
+    return [later - earlier for earlier, later in itertools.pairwise(stamps)]
 
 
 def plain_loop_steps(job: Job) -> list[float]:

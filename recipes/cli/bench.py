@@ -42,7 +42,9 @@ def train(
     summary = summarise(turns)
     table = Table("contender", "tokens/s (median)", "turns from", "to", "ratio to HF Trainer")
     for name, entry in summary.items():
-        table.add_row(name, f"{entry['tokens_per_s']:,.0f}", f"{entry['low']:,.0f}", f"{entry['high']:,.0f}", f"{entry['ratio_to_hf_trainer']:.2f}")
+        table.add_row(
+            name, f"{entry['tokens_per_s']:,.0f}", f"{entry['low']:,.0f}", f"{entry['high']:,.0f}", f"{entry['ratio_to_hf_trainer']:.2f}"
+        )
     Console().print(table)
     if json_file:
         write_json(json_file, {"size": size, "job": turns[0][0].__dict__ | {"contender": None}, "summary": summary})

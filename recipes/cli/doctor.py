@@ -35,7 +35,7 @@ def doctor(
     table = Table("what", "found", "", box=None)
     problems = 0
     for what, found, remark in [*_packages(), *_machine(), *_backend(), *(_gloo_ranks() if ranks else [])]:
-        problems += remark.startswith("missing") or remark.startswith("failed")
+        problems += remark.startswith(("missing", "failed"))
         table.add_row(what, found, remark)
     Console().print(table)
     if families:

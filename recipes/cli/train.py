@@ -15,7 +15,9 @@ def train(
     overrides: Overrides = None,
     ranks: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(help="Local ranks to start (default: tp x pp x cp); inside torchrun or srun the ranks are those already there.", min=1),
+        typer.Option(
+            help="Local ranks to start (default: tp x pp x cp); inside torchrun or srun the ranks are those already there.", min=1
+        ),
     ] = None,
     resume: Annotated[
         Optional[str],  # noqa: UP045

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from nemo_ext.common.files import read_json
 from nemo_ext.config import RunConfig
 from nemo_ext.convert.checkpoint import CheckpointWeights
 from nemo_ext.engine.run_folder import RunFolder
 from nemo_ext.models.family import family_of
-from nemo_ext.common.files import read_json
 from tests.support.ranks import RankError
 from tests.support.training import exact, losses, read_metrics, small_run, train_on_ranks
 
@@ -45,7 +45,7 @@ def test_a_run_killed_at_any_step_and_resumed_ends_bit_identical(ranks: int, lay
     killed = small_run(tmp_path / "killed", dataset, *EVERY_FEATURE, *layout)
     moments = [("step", 2), ("step", 4), ("saving", 7), ("step", 11)] if ranks == 1 else [("step", 6), ("saving", 11)]
     for moment in moments:
-        with pytest.raises(RankError, match="died without a word"):
+        with pytest.raises(RankError, match=r"died without a word"):
             train_on_ranks(ranks, killed, kill=moment)
     resumed = train_on_ranks(ranks, killed)
     assert exact(resumed) == exact(expected)
@@ -67,9 +67,7 @@ def test_bf16_resumes_bit_identical_after_a_stop(dataset: Path, tmp_path: Path) 
     [(2, ["parallel.tp=2"]), (2, ["parallel.pp=2"]), (2, [])],
     ids=["to_tp2", "to_pp2", "to_dp2"],
 )
-def test_a_checkpoint_continues_the_same_curve_under_another_layout(
-    ranks: int, layout: list[str], dataset: Path, tmp_path: Path
-) -> None:
+def test_a_checkpoint_continues_the_same_curve_under_another_layout(ranks: int, layout: list[str], dataset: Path, tmp_path: Path) -> None:
     expected = train_on_ranks(1, small_run(tmp_path / "whole", dataset))
     train_on_ranks(1, small_run(tmp_path / "moved", dataset, "train.stop_after_step=10"))
     moved = train_on_ranks(ranks, small_run(tmp_path / "moved", dataset, *layout))

@@ -114,7 +114,7 @@ def test_a_dataset_made_with_another_tokenizer_is_refused(dataset: Path, tmp_pat
     train(["another text altogether, for another tokenizer " * 50], 280, tmp_path / "model")
     (tmp_path / "model" / "config.json").write_text(json.dumps(FAMILIES.get("qwen2").hf_config("tiny", {})))
     config = small_run(tmp_path / "run", dataset, "model.overrides={}", f"model.init_from={tmp_path / 'model'}")
-    with pytest.raises(DataError, match="the same ids would mean different text"):
+    with pytest.raises(DataError, match=r"the same ids would mean different text"):
         resolve(apply_overrides(config, []), 1)
 
 

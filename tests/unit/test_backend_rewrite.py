@@ -38,7 +38,14 @@ def test_a_use_of_cuda_goes_to_the_cpu(source: str, expected: str, rule: str) ->
 
 @pytest.mark.parametrize(
     "source",
-    ["print('cuda')", "DataLoader(d, pin_memory=True)", "config.device = 'cuda'", "x.to(device)", "def f(device, kind='cuda'):\n    pass", "s = 'torch.cuda is absent'"],
+    [
+        "print('cuda')",
+        "DataLoader(d, pin_memory=True)",
+        "config.device = 'cuda'",
+        "x.to(device)",
+        "def f(device, kind='cuda'):\n    pass",
+        "s = 'torch.cuda is absent'",
+    ],
 )
 def test_what_is_no_use_of_the_device_is_left_alone(source: str) -> None:
     tree, count = rewrite(source.encode(), "module.py")
@@ -73,5 +80,5 @@ def test_other_versions_are_refused_with_the_one_that_was_validated(monkeypatch:
 def test_installing_after_megatron_was_imported_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "meta_path", [finder for finder in sys.meta_path if not isinstance(finder, BackendFinder)])
     monkeypatch.setitem(sys.modules, "megatron.core.fake", importer)
-    with pytest.raises(AssertionError, match="must run before megatron.core.fake is imported"):
+    with pytest.raises(AssertionError, match=r"must run before megatron.core.fake is imported"):
         backend.install()

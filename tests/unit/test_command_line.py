@@ -25,7 +25,14 @@ def sibol(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *
 
 
 def test_help_lists_every_verb_and_imports_nothing_heavy() -> None:
-    program = "import sys; from recipes.cli.main import app; sys.argv = ['sibol', '--help']\ntry: app()\nexcept SystemExit: pass\nprint(sorted(sys.modules))"
+    program = """import sys
+from recipes.cli.main import app
+sys.argv = ["sibol", "--help"]
+try:
+    app()
+except SystemExit:
+    print(sorted(sys.modules))
+"""
     output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=REPOSITORY).stdout
     text, _, modules = output.rpartition("\n[")
     for verb in ("recipes", "show", "tokenizer", "data", "train", "export", "evaluate", "demo", "doctor"):

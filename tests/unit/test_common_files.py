@@ -42,7 +42,7 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     with atomic_folder(target) as folder:
         (folder / "a").write_text("1")
         assert not target.exists()
-    with pytest.raises(OutputExistsError, match="pass --overwrite"), atomic_folder(target):
+    with pytest.raises(OutputExistsError, match=r"pass --overwrite"), atomic_folder(target):
         pass
     with atomic_folder(target, overwrite=True) as folder:
         (folder / "b").write_text("2")
@@ -61,7 +61,10 @@ def test_an_empty_folder_counts_as_free(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_or_quota_becomes_an_error_that_names_the_place(number: int) -> None:
-    with pytest.raises(DiskFullError, match=r"No space left while writing /some/where.*run the same command again"), disk_errors(Path("/some/where")):
+    with (
+        pytest.raises(DiskFullError, match=r"No space left while writing /some/where.*run the same command again"),
+        disk_errors(Path("/some/where")),
+    ):
         raise OSError(number, "full")
 
 
@@ -81,7 +84,9 @@ def test_json_errors_name_file_and_line(tmp_path: Path) -> None:
     assert not (tmp_path / "nan.json").exists()
 
 
-json_values = st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+)
 
 
 @given(json_values)

@@ -27,7 +27,11 @@ def configured(*overrides: str) -> RunConfig:
         (["train.precision=fp64"], 1, "train.precision=fp64 is not known. Choose one of: fp32, bf16-mixed"),
         (["train.max_steps=0"], 1, "train.max_steps=0 is too small. It must be at least 1"),
         (["parallel.tp=2"], 3, "3 rank(s) cannot hold tp=2 x pp=1 x cp=1 = 2 model shards. Use a multiple of 2 ranks"),
-        (["train.global_batch_size=6", "train.micro_batch_size=2"], 2, "global_batch_size=6 is not divisible by micro_batch_size x data parallel size = 2 x 2 = 4"),
+        (
+            ["train.global_batch_size=6", "train.micro_batch_size=2"],
+            2,
+            "global_batch_size=6 is not divisible by micro_batch_size x data parallel size = 2 x 2 = 4",
+        ),
         (["parallel.sequence_parallel=true"], 1, "needs parallel.tp > 1"),
         (["parallel.tp=2", "parallel.sequence_parallel=true", "train.seq_length=511"], 2, "seq_length=511 is not divisible by tp=2"),
         (["schedule.warmup_steps=90", "schedule.decay_steps=20"], 1, "exceed train.max_steps=100"),

@@ -15,7 +15,14 @@ from nemo_ext.config import RunConfig, apply_overrides, from_yaml, known_keys, t
 def test_values_are_parsed_as_yaml_into_the_settings_type() -> None:
     config = apply_overrides(
         RunConfig(),
-        ["train.max_steps=7", "optimizer.learning_rate=1e-4", "logging.progress=no", "checkpoint.every_steps=null", "name=123", "data.path=/a b"],
+        [
+            "train.max_steps=7",
+            "optimizer.learning_rate=1e-4",
+            "logging.progress=no",
+            "checkpoint.every_steps=null",
+            "name=123",
+            "data.path=/a b",
+        ],
     )
     assert (config.train.max_steps, config.optimizer.learning_rate, config.logging.progress) == (7, 1e-4, False)
     assert (config.checkpoint.every_steps, config.name, config.data.path) == (None, "123", "/a b")
@@ -67,7 +74,7 @@ def test_yaml_keeps_every_setting(steps: int, rate: float, name: str, seed: int)
 def test_a_yaml_file_with_an_unknown_setting_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
     path.write_text("train:\n  max_stepz: 3\n")
-    with pytest.raises(ConfigError, match="run.yaml is not a valid run configuration.*max_stepz"):
+    with pytest.raises(ConfigError, match=r"run.yaml is not a valid run configuration.*max_stepz"):
         from_yaml(path)
     with pytest.raises(ConfigError, match=r"No such file: .*absent\.yaml"):
         from_yaml(tmp_path / "absent.yaml")
@@ -79,3 +86,8 @@ def test_every_setting_has_a_help_text() -> None:
     texts = {key: meaning for key, _, meaning in explain_settings(RunConfig())}
     assert set(texts) == set(known_keys(RunConfig()))
     assert all(texts.values())
+
+
+def test_a_mapping_is_replaced_as_a_whole() -> None:
+    config = apply_overrides(RunConfig(), ["model.overrides={hidden_size: 64, head_dim: 16}", "model.overrides={head_dim: 8}"])
+    assert config.model.overrides == {"head_dim": 8}

@@ -47,7 +47,9 @@ def test_a_batch_script_that_is_no_step_starts_its_own_ranks() -> None:
     assert launch.joined_ranks({}) is None
 
 
-@pytest.mark.parametrize(("nodes", "first"), [("gpu[03-07,11]", "gpu03"), ("a,b", "a"), ("node1", "node1"), ("a1,b[2-3]", "a1"), ("n[1,4]", "n1")])
+@pytest.mark.parametrize(
+    ("nodes", "first"), [("gpu[03-07,11]", "gpu03"), ("a,b", "a"), ("node1", "node1"), ("a1,b[2-3]", "a1"), ("n[1,4]", "n1")]
+)
 def test_the_first_host_of_a_node_list(nodes: str, first: str) -> None:
     assert launch.first_host(nodes) == first
 

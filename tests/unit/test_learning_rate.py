@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -44,6 +46,6 @@ def test_constant_stays_at_the_peak() -> None:
 def test_after_the_warm_up_the_rate_never_rises_and_stays_in_bounds(kind: str, warmup: int, steps: int, data: st.DataObject) -> None:
     config = run(kind, steps, warmup, data.draw(st.none() | st.integers(1, steps - warmup)))
     rates = [learning_rate(config, step) for step in range(warmup, steps + 1)]
-    assert all(earlier >= later for earlier, later in zip(rates, rates[1:], strict=False))
+    assert all(earlier >= later for earlier, later in itertools.pairwise(rates))
     assert all(0.1 - 1e-12 <= rate <= 1.0 for rate in rates)
     assert all(0 < learning_rate(config, step) <= 1.0 for step in range(warmup))

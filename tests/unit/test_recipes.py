@@ -28,9 +28,9 @@ def test_recipes_do_not_share_state(name: str) -> None:
 
 
 def test_an_unknown_recipe_names_the_nearest() -> None:
-    with pytest.raises(ConfigError, match="Unknown recipe 'dmeo'. Did you mean 'demo'"):
+    with pytest.raises(ConfigError, match=r"Unknown recipe 'dmeo'. Did you mean 'demo'"):
         load_recipe("dmeo")
-    with pytest.raises(ConfigError, match="cannot be loaded"):
+    with pytest.raises(ConfigError, match=r"cannot be loaded"):
         load_recipe("recipes.demo:absent")
 
 

@@ -14,9 +14,9 @@ from nemo_ext.common.registry import Registry
 def test_an_unknown_name_lists_the_nearest() -> None:
     shapes = Registry("shape", "sibol.test", {"circle": "math:pi", "square": "math:sqrt"})
     assert shapes.get("circle") == pytest.approx(3.14159, abs=1e-5)
-    with pytest.raises(ConfigError, match="Unknown shape 'circel'. Did you mean 'circle'"):
+    with pytest.raises(ConfigError, match=r"Unknown shape 'circel'. Did you mean 'circle'"):
         shapes.get("circel")
-    with pytest.raises(ConfigError, match="Known: circle, square"):
+    with pytest.raises(ConfigError, match=r"Known: circle, square"):
         shapes.get("zzzz")
 
 

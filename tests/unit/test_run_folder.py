@@ -40,17 +40,21 @@ def test_the_newest_complete_checkpoint_is_resumed_and_incomplete_ones_are_invis
 def test_resume_must_and_never_are_obeyed(tmp_path: Path) -> None:
     empty = run_in(tmp_path / "empty")
     assert checkpoint_to_resume(empty) is None
-    with pytest.raises(CheckpointError, match="resume=must, but .* holds no complete checkpoint"):
+    with pytest.raises(CheckpointError, match=r"resume=must, but .* holds no complete checkpoint"):
         checkpoint_to_resume(apply_overrides(empty, ["checkpoint.resume=must"]))
     full = run_in(tmp_path / "full", 7)
-    with pytest.raises(OutputExistsError, match="holds a checkpoint of step 7. Choose another output_dir"):
+    with pytest.raises(OutputExistsError, match=r"holds a checkpoint of step 7. Choose another output_dir"):
         checkpoint_to_resume(apply_overrides(full, ["checkpoint.resume=never"]))
 
 
-@pytest.mark.parametrize("override", ["train.seq_length=64", "train.seed=7", "model.overrides.hidden_size=96", "train.global_batch_size=16"])
+@pytest.mark.parametrize(
+    "override", ["train.seq_length=64", "train.seed=7", "model.overrides.hidden_size=96", "train.global_batch_size=16"]
+)
 def test_another_run_in_the_same_folder_is_refused(override: str, tmp_path: Path) -> None:
     config = run_in(tmp_path, 3)
-    with pytest.raises(ConfigError, match=r"holds another run \((train|model)\..* in the run folder, .* asked for\)\. Choose another output_dir"):
+    with pytest.raises(
+        ConfigError, match=r"holds another run \((train|model)\..* in the run folder, .* asked for\)\. Choose another output_dir"
+    ):
         checkpoint_to_resume(apply_overrides(config, [override]))
 
 
@@ -68,7 +72,7 @@ def test_the_fixed_settings_exist() -> None:
 
 def test_a_checkpoint_of_another_schema_is_refused(tmp_path: Path) -> None:
     (tmp_path / "state.json").write_text('{"schema": "sibol.checkpoint/9"}')
-    with pytest.raises(CheckpointError, match="has schema 'sibol.checkpoint/9', expected 'sibol.checkpoint/1'"):
+    with pytest.raises(CheckpointError, match=r"has schema 'sibol.checkpoint/9', expected 'sibol.checkpoint/1'"):
         read_state(tmp_path)
 
 
