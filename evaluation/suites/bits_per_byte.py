@@ -34,6 +34,7 @@ from nemo_ext.common.errors import DataError
 
 BYTES_AT_ONCE = 4 << 20  # text encoded and sorted by length together; bounds the memory for ids
 NO_DOMAIN = "(none)"
+FEW_DOCUMENTS = 20  # with fewer, a percentile bootstrap is too narrow
 BITS, TOKENS, BASELINE_BITS = 0, 1, 2  # columns of the bootstrap; bytes come last
 
 
@@ -99,7 +100,7 @@ class BitsPerByte:
             comparison=_comparison(bootstrap) if baseline else None,
             domains=_domains(model, settings),
             rows=_rows(model, baseline),
-            warnings=[text for label, one in zip(("model", "baseline"), scores) for text in _warnings(label, one)],  # noqa: B905
+            warnings=_warnings(scores),
         )
 
 
@@ -181,12 +182,16 @@ def _rows(model: DocumentScores, baseline: DocumentScores | None) -> list[dict[s
     return rows
 
 
-def _warnings(label: str, scores: DocumentScores) -> list[str]:
-    inexact = sum(not score.exact for score in scores.scores)
-    unknown = sum(score.unknown_tokens for score in scores.scores)
+def _warnings(scores: Sequence[DocumentScores]) -> list[str]:
+    documents = len(scores[0].scores)
     found = []
-    if inexact:
-        found.append(f"The {label}'s tokenizer does not give back the exact text of {inexact} of {len(scores.scores)} documents.")
-    if unknown:
-        found.append(f"The {label}'s tokenizer wrote {unknown} unknown tokens, which makes text it cannot express look cheap.")
+    if documents < FEW_DOCUMENTS:
+        found.append(f"The intervals rest on {documents} documents; with fewer than {FEW_DOCUMENTS} they are too narrow.")
+    for label, one in zip(("model", "baseline"), scores, strict=False):
+        inexact = sum(not score.exact for score in one.scores)
+        unknown = sum(score.unknown_tokens for score in one.scores)
+        if inexact:
+            found.append(f"The {label}'s tokenizer does not give back the exact text of {inexact} of {documents} documents.")
+        if unknown:
+            found.append(f"The {label}'s tokenizer wrote {unknown} unknown tokens, which makes text it cannot express look cheap.")
     return found

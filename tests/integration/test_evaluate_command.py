@@ -82,7 +82,9 @@ def test_a_prepared_dataset_gives_the_same_scores_as_its_text(models: Path, data
     (from_text, text_rows), (from_dataset, dataset_rows) = read(tmp_path / "a"), read(tmp_path / "b")
     assert sorted(row["bits"] for row in dataset_rows) == pytest.approx(sorted(row["bits"] for row in text_rows), rel=1e-6)
     assert from_dataset["data"]["bytes"] == from_text["data"]["bytes"]
-    assert from_dataset["warnings"] == []
+    assert (
+        from_dataset["warnings"] == from_text["warnings"] == ["The intervals rest on 5 documents; with fewer than 20 they are too narrow."]
+    )
     assert "has no split 'validation'. It has: train" in refusal(
         models / "model", "--data", tmp_path / "dataset", "--split", "validation", "--out", tmp_path / "c"
     )
@@ -123,6 +125,26 @@ def test_a_missing_shard_is_named(models: Path, tmp_path: Path) -> None:
     (tmp_path / "model" / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(DataError, match=r"lacks 1 of its 2 weight files: model-2\.safetensors"):
         open_folder(tmp_path / "model")
+
+
+def test_text_that_a_tokenizer_loses_is_counted_in_a_warning(models: Path, data: Path, tmp_path: Path) -> None:
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(WordLevel({"<unk>": 0, "The": 1, "fox": 2, "the": 3}, unk_token="<unk>"))
+    words.pre_tokenizer = Whitespace()
+    shutil.copytree(models / "model", tmp_path / "model")
+    PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>", eos_token="<unk>").save_pretrained(tmp_path / "model")
+    text = tmp_path / "fox.txt"
+    text.write_text("The quick brown fox.")
+    command = (models / "model", "--baseline", tmp_path / "model", "--data", text, "--out", tmp_path / "out")
+    assert "Warning: The baseline's tokenizer wrote 3 unknown tokens" in sibol(*command).output
+    assert read(tmp_path / "out")[0]["warnings"][1:] == [
+        "The baseline's tokenizer does not give back the exact text of 1 of 1 documents.",
+        "The baseline's tokenizer wrote 3 unknown tokens, which makes text it cannot express look cheap.",
+    ]
 
 
 def change_weights(folder: Path, change: Any) -> None:
