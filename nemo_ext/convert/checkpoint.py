@@ -95,15 +95,16 @@ class CheckpointWeights:
         import torch
 
         key, stacked = self._locate(rule, layer)
-        offsets, sizes = [row], list(destination.shape)
-        if destination.dim() > 1:
-            offsets.append(column)
+        offsets = [row] if destination.dim() == 1 else [row, column]
+        stored = self._stored[key].properties.dtype
+        values = destination if destination.dtype == stored else torch.empty(destination.shape, dtype=stored)
         if stacked:
             assert layer is not None
-            offsets, sizes = [layer, *offsets], [1, *sizes]
-        values = torch.empty(sizes, dtype=self._stored[key].properties.dtype)
-        self._read(key, offsets, values)
-        destination.copy_(values[0] if stacked else values)
+            self._read(key, [layer, *offsets], values.unsqueeze(0))
+        else:
+            self._read(key, offsets, values)
+        if values is not destination:
+            destination.copy_(values)
 
     def _read(self, key: str, offsets: Sequence[int], values: torch.Tensor) -> None:
         """Fill `values` from the stored chunks that overlap the box at `offsets`. Raises CheckpointError if they do not cover it."""

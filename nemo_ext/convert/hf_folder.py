@@ -24,7 +24,7 @@ def write_model_files(folder: Path, hf_config: Mapping[str, Any], torch_dtype: s
     config = {key: value for key, value in hf_config.items() if key not in ("_name_or_path", "dtype", "torch_dtype")}
     if not config.get("architectures"):
         raise ConversionError(
-            f"config.json has no `architectures` ({config.get('architectures')!r}), without which no program knows which model class to load. "
+            f"config.json has no `architectures` ({config.get('architectures')!r}), so no program knows which class to load. "
             'Add it, such as "architectures": ["Qwen2ForCausalLM"].'
         )
     config["torch_dtype"] = torch_dtype

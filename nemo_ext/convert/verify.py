@@ -85,13 +85,16 @@ def _child(weights_dir: Path, hf_dir: Path, writer: Connection, log: str) -> Non
 
     backend.install()
     import torch
+    from megatron.core.dist_checkpointing.core import CheckpointingException
 
     from nemo_ext.common.errors import SibolError
 
+    checkpoint_errors = (CheckpointingException, torch.distributed.checkpoint.CheckpointException)
     try:
         writer.send((True, _compare(weights_dir, hf_dir)))
-    except (SibolError, OSError, RuntimeError, KeyError, ValueError, torch.distributed.checkpoint.CheckpointException) as error:
-        writer.send((False, f"{type(error).__name__}: {error}"))
+    except (SibolError, *checkpoint_errors, OSError, RuntimeError, KeyError, ValueError) as error:
+        reason = str(error).strip().splitlines() or ["no reason given"]  # torch puts whole tracebacks into the text, cause last
+        writer.send((False, f"{type(error).__name__}: {reason[-1]}"))
     finally:
         writer.close()
 
@@ -176,8 +179,13 @@ def _stores_layers_apart(weights_dir: Path) -> bool:
 
 
 def _load(model: Any, weights_dir: Path) -> None:
+    """Fill the model by Megatron's loader; extra state, empty here and absent in some checkpoints, is not asked for."""
     from megatron.core import dist_checkpointing
 
     prefix = "module."
-    loaded = dist_checkpointing.load(model.sharded_state_dict(prefix=prefix), str(weights_dir))
-    model.load_state_dict({key.removeprefix(prefix): value for key, value in loaded.items() if key.startswith(prefix)})
+    wanted = {key: value for key, value in model.sharded_state_dict(prefix=prefix).items() if "_extra_state" not in key}
+    loaded = dist_checkpointing.load(wanted, str(weights_dir))
+    state = {key.removeprefix(prefix): value for key, value in loaded.items() if key.startswith(prefix)}
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    assert not unexpected, unexpected
+    assert all(key.endswith("_extra_state") for key in missing), missing

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,15 @@ def test_config_that_does_not_fit_is_refused_and_nothing_is_published(exported_o
     with pytest.raises(ConversionError, match=message):
         export_checkpoint(weights, {**SMALL, **change}, source, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_checkpoint_that_megatron_cannot_load_is_not_published(exported_once, tmp_path):
+    source, weights = exported_once
+    shutil.copytree(weights, tmp_path / "weights")
+    (tmp_path / "weights" / "metadata.json").unlink()
+    with pytest.raises(ConversionError, match=r"could not be verified, and nothing was published: .* is not a distributed checkpoint"):
+        export_checkpoint(tmp_path / "weights", SMALL, source, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["weights"]
 
 
 def write_run(run: Path, source: Path, weights: Path, steps: tuple[int, ...]) -> None:

@@ -100,5 +100,5 @@ def test_table_of_another_model_is_refused(change, message):
 
 
 def test_model_with_a_tensor_that_the_table_lacks_is_refused():
-    with pytest.raises(RankError, match="'output_layer.weight' is not in the mapping table"):
+    with pytest.raises(RankError, match=r"'output_layer.weight' is not in the mapping table"):
         run_ranks(1, load_with_table_of, {**SMALL, "tie_word_embeddings": False}, SMALL)

@@ -89,7 +89,7 @@ def test_missing_and_surplus_tensors_are_named(tmp_path):
     del tensors["module.decoder.layers.bias"]
     with pytest.raises(ConversionError, match=r"missing 'decoder.layers.bias' \[3, 6\]"):
         CheckpointWeights(save(tmp_path / "short", tensors), RULES, LAYERS)
-    with pytest.raises(ConversionError, match="unused 'decoder.layers.2.fc.weight'"):
+    with pytest.raises(ConversionError, match=r"unused 'decoder.layers.2.fc.weight'"):
         CheckpointWeights(save(tmp_path / "long", apart()), RULES, LAYERS - 1)
 
 
@@ -114,7 +114,7 @@ def test_damaged_files_are_named(tmp_path):
 
 
 def test_folders_that_are_no_checkpoint_are_refused(tmp_path):
-    with pytest.raises(CheckpointError, match="no .metadata"):
+    with pytest.raises(CheckpointError, match=r"no .metadata"):
         CheckpointWeights(tmp_path, RULES, LAYERS)
     (tmp_path / ".metadata").write_bytes(b"\x80\x04K")
     with pytest.raises(CheckpointError, match="cannot be read"):

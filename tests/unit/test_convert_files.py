@@ -154,11 +154,11 @@ def test_tensors_that_do_not_fit_are_listed(tmp_path, expected, message):
 
 def test_integer_weights_are_refused(tmp_path):
     save_file({"a": torch.zeros(2, dtype=torch.int8)}, tmp_path / SINGLE_FILE)
-    with pytest.raises(ConversionError, match="'a' in model.safetensors is I8, expected one of F64"):
+    with pytest.raises(ConversionError, match=r"'a' in model.safetensors is I8, expected one of F64"):
         check_tensors(SafetensorsReader(tmp_path), {"a": (2,)})
 
 
 def test_unknown_names_get_the_nearest_one(tmp_path):
     save_file({"embed_tokens.weight": torch.zeros(2)}, tmp_path / SINGLE_FILE)
-    with pytest.raises(ConversionError, match="Did you mean 'embed_tokens.weight'"):
+    with pytest.raises(ConversionError, match=r"Did you mean 'embed_tokens.weight'"):
         SafetensorsReader(tmp_path).read("embed_token.weight")

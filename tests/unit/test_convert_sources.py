@@ -108,7 +108,7 @@ def test_seeded_weights_depend_on_the_seed_only():
 
 def test_seeded_numbers_have_not_changed():
     # A recorded run must be repeatable: this digest stands for the numbers of NumPy's Philox and ziggurat.
-    assert source_fingerprint(RULES, LAYERS, seeded(1)) == "5e28f448c3c9094a"
+    assert source_fingerprint(RULES, LAYERS, seeded(1)) == "843d82bc5a9546cb"
 
 
 @given(st.integers(1, 12), st.integers(1, 9), st.data())
@@ -160,7 +160,7 @@ def test_lm_head_beside_tied_embeddings_is_accepted_only_if_it_is_the_same(tmp_p
     if same:
         assert HuggingFaceWeights(tmp_path, RULES, LAYERS).table.num_layers == LAYERS
     else:
-        with pytest.raises(ConversionError, match="ties lm_head.weight"):
+        with pytest.raises(ConversionError, match=r"ties lm_head.weight"):
             HuggingFaceWeights(tmp_path, RULES, LAYERS)
 
 
