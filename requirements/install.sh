@@ -12,7 +12,7 @@ cd "$(dirname "$0")/.."
 VENV=${VENV:-.venv}
 TORCH=${TORCH:-cpu}
 CPU_INDEX=https://download.pytorch.org/whl/cpu
-export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PYTHONNOUSERSITE=1
+export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PYTHONNOUSERSITE=1 PYTHONUNBUFFERED=1
 
 fail() {
     printf 'install: %s\n' "$*" >&2
@@ -44,18 +44,20 @@ find_python() {
 account() {
     awk -v total="$1" -v terminal="$([[ -t 1 ]] && echo 1 || echo 0)" '
         /^WARNING: Location .* is ignored/ { next }
-        /^Collecting |^Requirement already satisfied: / {
+        /^(Collecting|Processing|Obtaining) |^Requirement already satisfied: / {
             seen += 1
-            if (terminal) printf "\r\033[K  %d of %d  %s", seen, total, $1 == "Collecting" ? $2 : $4
+            name = $1 == "Requirement" ? $4 : $2
+            sub(/.*\//, "", name)
+            if (terminal) printf "\r\033[K  %d of %d  %s", seen, total, name
             else if (seen % 25 == 0) printf "  %d of %d\n", seen, total
             fflush(); next
         }
-        /^Installing collected packages/ { printf "%s  unpacking (a minute or so)\n", terminal ? "\r\033[K" : ""; fflush(); next }
+        /^Installing collected packages/ && total > 1 { printf "%s  unpacking\n", terminal ? "\r\033[K" : ""; fflush(); next }
         /^(WARNING|ERROR|error)/ { printf "%s%s\n", terminal ? "\r\033[K" : "", $0; fflush() }
         END { if (terminal) printf "\r\033[K" }'
 }
 
-pip_install() { "$VENV/bin/python" -m pip install "$@" 2>&1 | tee -a "$VENV/install.log"; }
+pip_install() { "$VENV/bin/python" -m pip install --no-compile "$@" 2>&1 | tee -a "$VENV/install.log"; }
 
 install_lock() {
     local lock=$1
@@ -80,13 +82,13 @@ install_torch() {
 }
 
 [[ -f requirements/torch-$TORCH.txt ]] || fail "TORCH=$TORCH is not known: expected cpu or gpu."
-parts=(requirements/lock.txt "requirements/torch-$TORCH.txt" pyproject.toml)
-stamp=$VENV/.installed
+digest() { cat "$@" | sha256sum | cut -c1-16; }
+stamp=$VENV/.installed-$(digest requirements/lock.txt "requirements/torch-$TORCH.txt" pyproject.toml)
+stamps=("$stamp")
 if [[ ${1:-} == dev ]]; then
-    parts+=(requirements/lock-dev.txt)
-    stamp=$VENV/.installed-dev
+    stamp=$stamp-dev-$(digest requirements/lock-dev.txt)
+    stamps+=("$stamp")
 fi
-stamp=$stamp-$(cat "${parts[@]}" | sha256sum | cut -c1-16)
 if [[ -e $stamp && -x $VENV/bin/sibol ]]; then
     exit 0
 fi
@@ -97,6 +99,9 @@ if [[ ! -x $VENV/bin/python ]]; then
     "$python" -m venv "$VENV"
 elif ! usable "$VENV/bin/python"; then
     fail "$VENV holds a Python that is neither 3.11 nor 3.12, or is damaged. Remove it (make clean) and run the same command again."
+else
+    rm -f "$VENV"/.installed-*
+    "$VENV/bin/python" requirements/forget_damaged.py "$("$VENV/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 fi
 : >"$VENV/install.log"
 started=$SECONDS
@@ -106,6 +111,9 @@ if [[ ${1:-} == dev ]]; then
     install_lock lock-dev.txt
 fi
 pip_install --no-deps --no-build-isolation -e . | account 1 || fail "the project itself could not be installed; see $VENV/install.log."
-"$VENV/bin/python" -m pip check 2>&1 | { grep -v '^WARNING: Location' || true; }
-touch "$stamp"
+echo "Compiling Python files, on all cores"
+# Left out: test suites inside the packages. The status says only that some template is no valid Python by itself.
+"$VENV/bin/python" -m compileall -q -j 0 -x '/(tests?|testing|torchgen)/' "$VENV/lib" >/dev/null 2>&1 || true
+"$VENV/bin/python" -m pip check >>"$VENV/install.log" 2>&1 || fail "the installed packages do not fit together; see the end of $VENV/install.log."
+touch "${stamps[@]}"
 echo "Installed in $((SECONDS - started)) s: $VENV/bin/sibol"
