@@ -138,3 +138,10 @@ def test_continuations_are_scored_as_the_naive_loop_scores_them_and_greedy_is_se
     best = network(tokenizer("The quick", return_tensors="pt")["input_ids"]).logits[0, -1].argmax()
     (greedy,) = model.log_likelihood([Request("d", "The quick", tokenizer.decode(best))], lambda _: None)
     assert greedy.tokens == 1 and greedy.is_greedy
+
+
+def test_a_special_token_spelled_in_the_text_is_scored_as_text(model: HuggingFaceModel) -> None:
+    (with_special,) = model.encode(["a<|endoftext|>b"])
+    assert len(with_special) > 3 and model.prefix_token not in with_special
+    (score,) = model.rolling_log_likelihood([Document("d", "a<|endoftext|>b", 15)], CONTEXT, False, lambda _: None)
+    assert (score.tokens, score.exact) == (len(with_special), True)
