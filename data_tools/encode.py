@@ -5,13 +5,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import threading
 from collections import Counter, deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing.connection import wait
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +19,7 @@ from data_tools.documents import BLANK_LINE, Document, Problem, parse
 from data_tools.lines import RawBatch, RawDocument
 from data_tools.splits import SPLIT_NAMES, assign
 from nemo_ext.common.errors import SibolError
+from nemo_ext.common.processes import end_with_parent
 from nemo_ext.tokenizers import load, plugins
 from nemo_ext.tokenizers.ragged import RaggedBatch
 
@@ -159,15 +158,8 @@ def _start_worker(settings: EncodeSettings) -> None:
     global _worker_encoder
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is answered by the parent
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    end_with_parent(signal.SIGKILL)  # a killed parent cannot tell its workers, and they would wait for work forever
     _worker_encoder = Encoder(settings)
-
-
-def _leave_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None, "only runs in worker processes"
-    wait([parent.sentinel])
-    os._exit(1)  # a killed parent cannot tell its workers, and they would wait for work forever
 
 
 def _encode_in_worker(batch: RawBatch) -> EncodedBatch:

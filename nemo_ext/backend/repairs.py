@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import signal
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
+
+from nemo_ext.common.processes import end_with_parent
 
 
 def _cpu_random_states(module: ModuleType) -> None:
@@ -43,12 +46,16 @@ def _cpu_random_states(module: ModuleType) -> None:
 
 def _cpu_checkpoint_writer(module: ModuleType) -> None:
     """megatron.core.dist_checkpointing.strategies.filesystem_async (CPU): the queue of write results is served by a
-    Manager process that is spawned, which imports everything again: 7 to 10 s a rank. A fork is safe without CUDA.
+    Manager process that is spawned, which imports everything again: 7 to 10 s a rank. A fork is safe without CUDA. A
+    Manager does not notice that its rank was killed; this one is told by Linux, so that no process is left behind.
     """
+    from multiprocessing.managers import SyncManager
 
     def results_queue() -> Any:
         if module._results_queue is None:
-            module._results_queue = module.mp.get_context("fork").Manager().Queue()  # type: ignore[attr-defined]
+            manager = SyncManager(ctx=module.mp.get_context("fork"))
+            manager.start(initializer=end_with_parent, initargs=(signal.SIGKILL,))
+            module._results_queue = manager.Queue()  # type: ignore[attr-defined]
         return module._results_queue
 
     module._get_write_results_queue = results_queue  # type: ignore[attr-defined]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import socket
@@ -11,6 +10,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
+
+from nemo_ext.common.processes import end_with_parent
 
 FORWARDED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 STOP_SIGNAL = signal.SIGUSR1  # what a rank understands as: finish this step, save, leave
@@ -87,7 +88,7 @@ def start_ranks(settings: Path, ranks: int, threads: int) -> int:
     # Repository checkouts run without being installed: the ranks must find the same packages.
     environment["PYTHONPATH"] = os.pathsep.join(entry for entry in [_package_root(), environment.get("PYTHONPATH", "")] if entry)
     # A process group of its own, so that Ctrl-C reaches the ranks once, through us, and not twice.
-    process = subprocess.Popen(rank_command(settings, ranks), env=environment, process_group=0, preexec_fn=_end_with_parent)
+    process = subprocess.Popen(rank_command(settings, ranks), env=environment, process_group=0, preexec_fn=end_with_parent)
     asked = 0
 
     def forward(number: int, frame: FrameType | None) -> None:
@@ -120,12 +121,6 @@ def child_processes(parent: int) -> Sequence[int]:
     for task in Path(f"/proc/{parent}/task").glob("*/children"):
         children += [int(pid) for pid in task.read_text().split()]
     return children
-
-
-def _end_with_parent() -> None:
-    """Ask Linux to send SIGTERM when the launching process dies, so that no ranks are left running (prctl(2))."""
-    set_parent_death_signal = 1
-    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
 
 
 def _package_root() -> str:

@@ -70,6 +70,7 @@ def _rank_main(rank: int, ranks: int, folder: str, payload: bytes, writer: Conne
     """Body of a rank: initialise gloo through a file, call, send back `(succeeded, pickled result or traceback)`."""
     stack_file = open(_stacks_of(folder, rank), "w")  # noqa: SIM115  faulthandler writes to it until the process ends
     faulthandler.dump_traceback_later(timeout_s, file=stack_file)
+    multiprocessing.set_start_method("fork", force=True)  # as in a rank that torchrun started; a child of a forkserver inherits that
     os.environ.update({"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks)})
     try:
         import torch
