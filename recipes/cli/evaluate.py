@@ -10,34 +10,52 @@ from typing import Annotated, Optional
 import typer
 
 
+Model = Annotated[Path, typer.Argument(help="Hugging Face folder with config, tokenizer and .safetensors weights", metavar="HF_DIR")]
+Data = Annotated[Path, typer.Option(help="dataset folder, or file or folder of .jsonl, .txt (also .gz)")]
+Out = Annotated[Path, typer.Option(help="folder for results.json and per_document.jsonl")]
+SuiteName = Annotated[str, typer.Option(help="what to measure")]
+Split = Annotated[Optional[str], typer.Option(help="split of a dataset folder (default: test)")]  # noqa: UP045
+TextField = Annotated[str, typer.Option(help="field of JSONL records that holds the text")]
+Baseline = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(help="second Hugging Face folder, scored on the same documents; the paired difference is reported", metavar="HF_DIR"),
+]
+Context = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(help="longest window, in tokens (default: the model's max_position_embeddings, at most 2048)", min=1),
+]
+Stride = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(
+        help="new tokens scored per window of a long document; the rest of the context is read again (default: the context)", min=1
+    ),
+]
+ScoreEod = Annotated[bool, typer.Option("--score-eod", help="score an end-of-document token after each document, too")]
+BatchSize = Annotated[Optional[int], typer.Option(help="most windows in a batch (default: as memory allows)", min=1)]  # noqa: UP045
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:NUMBER")]
+Resamples = Annotated[int, typer.Option(help="bootstrap resamples behind the intervals", min=1)]
+Confidence = Annotated[float, typer.Option(help="confidence of the intervals")]
+Seed = Annotated[int, typer.Option(help="seed of the bootstrap", min=0)]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace the results in --out")]
+
+
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="Hugging Face folder with config, tokenizer and .safetensors weights", metavar="HF_DIR")],
-    data: Annotated[Path, typer.Option(help="dataset folder, or file or folder of .jsonl, .txt (also .gz)")],
-    out: Annotated[Path, typer.Option(help="folder for results.json and per_document.jsonl")],
-    suite: Annotated[str, typer.Option(help="what to measure")] = "bits_per_byte",
-    split: Annotated[Optional[str], typer.Option(help="split of a dataset folder (default: test)")] = None,  # noqa: UP045
-    text_field: Annotated[str, typer.Option(help="field of JSONL records that holds the text")] = "text",
-    baseline: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="second Hugging Face folder, scored on the same documents; the paired difference is reported", metavar="HF_DIR"),
-    ] = None,
-    context: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(help="longest window, in tokens (default: the model's max_position_embeddings, at most 2048)", min=1),
-    ] = None,
-    stride: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(
-            help="new tokens scored per window of a long document; the other context - stride are read again (default: the context)", min=1
-        ),
-    ] = None,
-    score_eod: Annotated[bool, typer.Option("--score-eod", help="score an end-of-document token after each document, too")] = False,
-    batch_size: Annotated[Optional[int], typer.Option(help="most windows in a batch (default: as memory allows)", min=1)] = None,  # noqa: UP045
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:NUMBER")] = "auto",
-    resamples: Annotated[int, typer.Option(help="bootstrap resamples behind the intervals", min=1)] = 2000,
-    confidence: Annotated[float, typer.Option(help="confidence of the intervals")] = 0.95,
-    seed: Annotated[int, typer.Option(help="seed of the bootstrap", min=0)] = 1234,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the results in --out")] = False,
+    model: Model,
+    data: Data,
+    out: Out,
+    suite: SuiteName = "bits_per_byte",
+    split: Split = None,
+    text_field: TextField = "text",
+    baseline: Baseline = None,
+    context: Context = None,
+    stride: Stride = None,
+    score_eod: ScoreEod = False,
+    batch_size: BatchSize = None,
+    device: Device = "auto",
+    resamples: Resamples = 2000,
+    confidence: Confidence = 0.95,
+    seed: Seed = 1234,
+    overwrite: Overwrite = False,
 ) -> None:
     """Measure a Hugging Face model on text, in fp32, with confidence intervals, optionally against a second model."""
     from rich.console import Console
@@ -46,17 +64,7 @@ def evaluate(
     from evaluation.suites import Settings
     from evaluation.table import render
 
-    settings = Settings(
-        split=split,
-        text_field=text_field,
-        context_tokens=context,
-        stride_tokens=stride,
-        score_end_of_document=score_eod,
-        batch_size=batch_size,
-        resamples=resamples,
-        confidence=confidence,
-        seed=seed,
-    )
+    settings = Settings(split, text_field, context, stride, score_eod, batch_size, resamples, confidence, seed)
     results = run_evaluation(
         model, data, out, suite=suite, baseline_dir=baseline, settings=settings, device=device, overwrite=overwrite, progress=_progress_bar
     )
