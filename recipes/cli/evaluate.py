@@ -9,7 +9,6 @@ from typing import Annotated, Optional
 
 import typer
 
-
 Model = Annotated[Path, typer.Argument(help="Hugging Face folder with config, tokenizer and .safetensors weights", metavar="HF_DIR")]
 Data = Annotated[Path, typer.Option(help="dataset folder, or file or folder of .jsonl, .txt (also .gz)")]
 Out = Annotated[Path, typer.Option(help="folder for results.json and per_document.jsonl")]
@@ -64,7 +63,17 @@ def evaluate(
     from evaluation.suites import Settings
     from evaluation.table import render
 
-    settings = Settings(split, text_field, context, stride, score_eod, batch_size, resamples, confidence, seed)
+    settings = Settings(
+        split=split,
+        text_field=text_field,
+        context_tokens=context,
+        stride_tokens=stride,
+        score_end_of_document=score_eod,
+        batch_size=batch_size,
+        resamples=resamples,
+        confidence=confidence,
+        seed=seed,
+    )
     results = run_evaluation(
         model, data, out, suite=suite, baseline_dir=baseline, settings=settings, device=device, overwrite=overwrite, progress=_progress_bar
     )
