@@ -15,7 +15,7 @@ from nemo_ext.common.files import read_json, write_json
 from nemo_ext.config import RunConfig, apply_overrides
 
 VOCAB_SIZE = 2048
-SPLIT = "90,5,5"
+SPLIT = "80,10,10"
 
 
 class Demo:

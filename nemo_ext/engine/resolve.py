@@ -65,7 +65,10 @@ def architecture(config: RunConfig, dataset: DatasetInfo) -> tuple[ModelFamily, 
     if model.init_from is None:
         family = FAMILIES.get(model.family)
         hf_config = family.hf_config(model.preset, model.overrides, vocab_size=dataset.vocab_size)
-        # A new model has one special token, which ends documents, starts generation and fills batches.
+        # A new model knows the positions that it is trained on, and no others.
+        if "max_position_embeddings" not in model.overrides:
+            hf_config["max_position_embeddings"] = config.train.seq_length
+        # It has one special token, which ends documents, starts generation and fills batches.
         hf_config.update(dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), dataset.eod_id))
         return family, hf_config
     if model.overrides:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import itertools
 import json
+import multiprocessing
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,11 +95,14 @@ def make_model(preset: str, vocab_size: int, dataset: Path, out: Path) -> None:
 
 def run_in_process(job: Job) -> list[float]:
     """Run one turn in a process of its own; returns the seconds of each timed step."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(job.threads), "PYTHONWARNINGS": "ignore", "TOKENIZERS_PARALLELISM": "false"}
-    command = [sys.executable, "-m", "recipes.bench.train", json.dumps(job.__dict__)]
-    result = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    times: list[float] = json.loads(result.stdout.strip().splitlines()[-1])
-    return times[WARM_UP_STEPS:]
+    os.environ.update(OMP_NUM_THREADS=str(job.threads), PYTHONWARNINGS="ignore", TOKENIZERS_PARALLELISM="false")  # the child reads these
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(step_times, job).result()[WARM_UP_STEPS:]
+
+
+def step_times(job: Job) -> list[float]:
+    """Seconds of every optimizer step of one turn, in this process."""
+    return {"sibol": sibol_steps, "hf_trainer": hf_trainer_steps, "plain_loop": plain_loop_steps}[job.contender](job)
 
 
 def sibol_steps(job: Job) -> list[float]:
@@ -205,9 +208,3 @@ def plain_loop_steps(job: Job) -> list[float]:
         optimizer.zero_grad(set_to_none=True)
         times.append(time.monotonic() - began)
     return times
-
-
-if __name__ == "__main__":
-    one = Job(**json.loads(sys.argv[1]))
-    steps_of = {"sibol": sibol_steps, "hf_trainer": hf_trainer_steps, "plain_loop": plain_loop_steps}
-    print(json.dumps(steps_of[one.contender](one)))
