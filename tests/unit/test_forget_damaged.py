@@ -18,8 +18,8 @@ def package(tmp_path: Path) -> Path:
     (tmp_path / "seed" / "__init__.py").write_text("GROWS = True\n")
     (tmp_path / "seed-1.0.dist-info").mkdir()
     (tmp_path / "seed-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: seed\nVersion: 1.0\n")
-    record = "seed/__init__.py,sha256=x,13\nseed/__pycache__/__init__.cpython-311.pyc,,\nseed-1.0.dist-info/METADATA,,\nseed-1.0.dist-info/RECORD,,\n"
-    (tmp_path / "seed-1.0.dist-info" / "RECORD").write_text(record)
+    record = ["seed/__init__.py,sha256=x,13", "seed/__pycache__/__init__.cpython-311.pyc,,", "seed-1.0.dist-info/METADATA,,"]
+    (tmp_path / "seed-1.0.dist-info" / "RECORD").write_text("\n".join([*record, "seed-1.0.dist-info/RECORD,,", ""]))
     return tmp_path
 
 
