@@ -15,15 +15,15 @@ from nemo_ext.config import (
 
 
 def demo() -> RunConfig:
-    """A Qwen2.5-architecture model of 3.4 M parameters, from scratch, on two tensor-parallel ranks."""
+    """A Qwen2.5-architecture model of 2.8 M parameters, from scratch, on two tensor-parallel ranks."""
     return RunConfig(
         name="demo",
         output_dir="demo/run",
         model=ModelConfig(preset="tiny", overrides={"hidden_size": 192, "intermediate_size": 512, "num_hidden_layers": 6}),
-        train=TrainConfig(max_steps=200, seq_length=256, global_batch_size=16, micro_batch_size=16),
-        optimizer=OptimizerConfig(learning_rate=3e-3, weight_decay=0.1),
-        schedule=ScheduleConfig(kind="wsd", warmup_steps=20, decay_steps=60),
+        train=TrainConfig(max_steps=140, seq_length=256, global_batch_size=16, micro_batch_size=16),
+        optimizer=OptimizerConfig(learning_rate=4e-3, weight_decay=0.1),
+        schedule=ScheduleConfig(kind="wsd", warmup_steps=14, decay_steps=70),
         parallel=ParallelConfig(tp=2),
-        checkpoint=CheckpointConfig(every_steps=50),
-        validation=ValidationConfig(every_steps=50, batches=4),
+        checkpoint=CheckpointConfig(every_steps=35),
+        validation=ValidationConfig(every_steps=35, batches=2),
     )

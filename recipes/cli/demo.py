@@ -41,7 +41,9 @@ def demo(
         present = done.exists()
         typer.secho(f"[{number}/{len(stages)}] {what}{' (already done)' if present else ''}", bold=True)
         if not present:
+            stage_began = time.monotonic()
             work()
+            typer.secho(f"      {time.monotonic() - stage_began:.0f} s", dim=True)
     header, rows = one.summary()
     table = Table(*header)
     for row in rows:
