@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nemo_ext.common.errors import CheckpointError, ConversionError
+from nemo_ext.common.quiet import quiet_libraries
 from nemo_ext.convert.rules import LAYER, LAYER_IN_KEY, Entry, Rule, Table
 
 if TYPE_CHECKING:
@@ -156,7 +157,8 @@ def _open(weights_dir: Path) -> tuple[Any, Any]:
         raise CheckpointError(f"{weights_dir} has no .metadata, so it is no complete Megatron checkpoint. Give a step's weights/ folder.")
     try:
         reader = FileSystemReader(weights_dir)
-        metadata = reader.read_metadata()
+        with quiet_libraries():  # Megatron keeps classes of its own in .metadata, so reading it imports Megatron
+            metadata = reader.read_metadata()
         reader.set_up_storage_reader(metadata, is_coordinator=True)
     except (*_DAMAGED, AttributeError, ImportError) as error:
         raise CheckpointError(f"{weights_dir / '.metadata'} cannot be read ({error}). Use an earlier checkpoint.") from None

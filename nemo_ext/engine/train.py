@@ -10,6 +10,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
+from nemo_ext.common.quiet import quiet_loggers
 from nemo_ext.config import RunConfig
 from nemo_ext.convert.initial import initial_weights
 from nemo_ext.convert.load import load_weights
@@ -17,7 +18,6 @@ from nemo_ext.engine.build import build_model, build_trainer
 from nemo_ext.engine.checkpoints import CheckpointCallback
 from nemo_ext.engine.metrics import MetricsCallback
 from nemo_ext.engine.progress import ProgressCallback
-from nemo_ext.engine.quiet import quiet_loggers
 from nemo_ext.engine.resolve import ResolvedRun, resolve, write_run_folder
 
 

@@ -16,7 +16,7 @@ def run_rank(config: RunConfig) -> int:
     catch_stop_signals()  # before the slow imports, during which a stop may already be asked for
     os.environ.update(rank_environment(os.environ))
     from nemo_ext import backend
-    from nemo_ext.engine.quiet import quiet_libraries
+    from nemo_ext.common.quiet import quiet_libraries
 
     try:
         with quiet_libraries():

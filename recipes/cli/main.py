@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from typing import Annotated
 
 import typer
@@ -46,6 +47,8 @@ def _options(
 
 def main() -> None:
     """Entry point of the console script."""
+    # torch warns of it on every import, and no user of this program chose that package
+    warnings.filterwarnings("ignore", message="The pynvml package is deprecated")
     try:
         app()
     except SibolError as error:
