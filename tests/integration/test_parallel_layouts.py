@@ -44,4 +44,4 @@ def test_twenty_steps_have_the_losses_of_a_single_rank_to_1e_5(
 
 
 def test_the_loss_falls(single_rank: list[dict[str, Any]]) -> None:
-    assert losses(single_rank)[-1] < losses(single_rank)[0] - 0.5
+    assert losses(single_rank)[-1] < losses(single_rank)[0] - 0.2

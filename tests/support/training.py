@@ -26,7 +26,7 @@ def small_run(folder: Path, dataset: Path, *overrides: str) -> RunConfig:
         "train.max_steps=20",
         "train.seq_length=32",
         "train.global_batch_size=4",
-        "optimizer.learning_rate=1e-2",
+        "optimizer.learning_rate=1e-3",
         "schedule.warmup_steps=4",
         "logging.progress=false",
         "logging.tensorboard=false",
