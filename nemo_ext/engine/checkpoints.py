@@ -10,15 +10,20 @@ import json
 import os
 import shutil
 import time
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
+import torch.distributed.checkpoint
 
+from nemo_ext.common.errors import CheckpointError, DiskFullError, SibolError
 from nemo_ext.common.files import disk_errors, sync_folder, sync_tree
 from nemo_ext.engine.resolve import ResolvedRun
 from nemo_ext.engine.run_folder import STATE_SCHEMA
 from nemo_ext.engine.signals import catch_stop_signals, stop_requested
+
+NEXT_TO_NOTHING_BYTES = 16 * 2**20  # a writer that failed with less than this left failed for lack of space
 
 
 class Agreement:
@@ -104,7 +109,10 @@ def save_checkpoint(trainer: pl.Trainer, run: ResolvedRun) -> None:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
         trainer.strategy.barrier("checkpoint folder is there")
-        trainer.save_checkpoint(partial)
+        try:
+            trainer.save_checkpoint(partial)
+        except (torch.distributed.checkpoint.CheckpointException, RuntimeError) as error:  # what Megatron's writer turns an OSError into
+            raise write_failure(final, error) from error
         if trainer.is_global_zero:
             (partial / "state.json").write_text(json.dumps(checkpoint_state(run, step), indent=2) + "\n", encoding="utf-8")
             sync_tree(partial)
@@ -113,6 +121,19 @@ def save_checkpoint(trainer: pl.Trainer, run: ResolvedRun) -> None:
             sync_folder(final.parent)
             remove_old_checkpoints(run)
         trainer.strategy.barrier("checkpoint is visible")
+
+
+def write_failure(checkpoint: Path, error: BaseException) -> SibolError:
+    """The error of a checkpoint that could not be written: a full disk, if there is next to no space left, or what the writer said."""
+    free_bytes = shutil.disk_usage(checkpoint.parent).free
+    kept = "The incomplete folder is hidden and will be removed; earlier checkpoints are intact."
+    if free_bytes < NEXT_TO_NOTHING_BYTES:
+        return DiskFullError(
+            f"No space left while writing {checkpoint} ({free_bytes:,} bytes free). {kept} Free some space, or lower checkpoint.keep_last, "
+            "then run the same command again."
+        )
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+    return CheckpointError(f"{checkpoint} could not be written: {reason}. {kept} Check the file system, then run the same command again.")
 
 
 def checkpoint_state(run: ResolvedRun, step: int) -> dict[str, Any]:

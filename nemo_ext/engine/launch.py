@@ -15,6 +15,7 @@ from nemo_ext.common.processes import end_with_parent
 
 FORWARDED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 STOP_SIGNAL = signal.SIGUSR1  # what a rank understands as: finish this step, save, leave
+ERROR_FILE_VARIABLE = "SIBOL_ERROR_FILE"  # where rank 0 leaves the message of an error for the process that started the ranks
 CONTINUE_EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: not finished, the same command continues
 
 
@@ -76,13 +77,13 @@ def threads_per_rank(requested: int | None, ranks: int) -> int:
     return requested or max(1, len(os.sched_getaffinity(0)) // ranks)
 
 
-def start_ranks(settings: Path, ranks: int, threads: int) -> int:
+def start_ranks(settings: Path, ranks: int, threads: int, error_file: Path) -> int:
     """Run a settings file on local ranks, pass signals on to them, and return the exit code (128 + n after signal n).
 
     torchrun answers SIGTERM by killing its ranks, so SIGTERM and SIGINT are turned into the ranks' stop signal: they
     finish their step, save and leave. A second one kills.
     """
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1", ERROR_FILE_VARIABLE: str(error_file)}
     if os.environ.get("SIBOL_VERBOSE") != "1":
         environment.setdefault("PYTHONWARNINGS", "ignore")  # each rank would repeat what torch and NeMo warn of at import
     # Repository checkouts run without being installed: the ranks must find the same packages.

@@ -5,17 +5,25 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from nemo_ext.config import to_yaml
+from nemo_ext.common.errors import SibolError
+from nemo_ext.config import from_yaml, to_yaml
 from nemo_ext.engine.launch import CONTINUE_EXIT_CODE, start_ranks, threads_per_rank
 from nemo_ext.engine.resolve import ResolvedRun
+from nemo_ext.engine.run_folder import changed_settings
 
 
 def run_locally(run: ResolvedRun) -> int:
-    """Train on `run.ranks` local ranks. Returns 0 when finished, 75 when stopped early, else the ranks' error code."""
+    """Train on `run.ranks` local ranks. Returns 0 when finished, 75 when stopped early, else the ranks' error code.
+
+    Raises SibolError with the message that rank 0 left.
+    """
     with tempfile.TemporaryDirectory(prefix="sibol-") as folder:
         settings = Path(folder) / "run.yaml"
         settings.write_text(to_yaml(run.config), encoding="utf-8")
-        code = start_ranks(settings, run.ranks, threads_per_rank(run.config.train.threads, run.ranks))
+        error_file = Path(folder) / "error.txt"
+        code = start_ranks(settings, run.ranks, threads_per_rank(run.config.train.threads, run.ranks), error_file)
+        if code != 0 and error_file.exists():
+            raise SibolError(error_file.read_text(encoding="utf-8"))
     if code == 0 and run.folder.steps()[-1:] != [run.config.train.max_steps]:
         return CONTINUE_EXIT_CODE
     return code
@@ -28,6 +36,7 @@ def describe(run: ResolvedRun) -> str:
     tokens = train.max_steps * train.global_batch_size * train.seq_length
     start = f"continues from {run.resume_from}" if run.resume_from else f"starts from {config.model.init_from or 'random weights'}"
     data_parallel = run.ranks // (parallel.tp * parallel.pp * parallel.cp)
+    changed = changed_settings(config, from_yaml(run.folder.settings)) if run.resume_from else []
     return (
         f"run      {config.name} -> {run.folder.path} ({start})\n"
         f"model    {run.family.name}, {run.hf_config['num_hidden_layers']} layers, hidden {run.hf_config['hidden_size']}, "
@@ -36,4 +45,5 @@ def describe(run: ResolvedRun) -> str:
         f"steps    {train.max_steps:,} x {train.global_batch_size} x {train.seq_length} = {tokens:,} tokens "
         f"({tokens / split.tokens:.2g} epochs)\n"
         f"ranks    {run.ranks} (tp {parallel.tp}, pp {parallel.pp}, cp {parallel.cp}, dp {data_parallel})"
+        + (f"\nchanged  {', '.join(changed)} since the run was last started" if changed else "")
     )

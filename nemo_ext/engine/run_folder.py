@@ -102,7 +102,7 @@ def refuse_other_run(config: RunConfig, earlier: RunConfig) -> None:
 
 
 def changed_settings(config: RunConfig, earlier: RunConfig) -> list[str]:
-    """Dotted names of all settings that differ, for the log."""
+    """Dotted names of all settings that differ."""
     return [key for key in known_keys(config) if _value(config, key) != _value(earlier, key)]
 
 

@@ -11,6 +11,7 @@ import lightning.pytorch as pl
 import torch
 
 from nemo_ext.common.quiet import quiet_loggers
+from nemo_ext.backend import on_cpu
 from nemo_ext.config import RunConfig
 from nemo_ext.convert.initial import initial_weights
 from nemo_ext.convert.load import load_weights
@@ -44,6 +45,7 @@ def train(config: RunConfig, ranks: int, callbacks: Sequence[pl.Callback] = ()) 
     metrics, checkpoints = MetricsCallback(run), CheckpointCallback(run)
     trainer = build_trainer(run, [*callbacks, metrics, ProgressCallback(metrics), checkpoints])
     model = build_model(run, weight_loader(run))
+    run.notes.update(backend="cpu" if on_cpu() else "cuda", layer_spec=model.config.layer_spec)
     data = run.task.build_data_module(config, run.dataset, run.folder.index_cache)
     trainer.fit(model, data, ckpt_path=str(run.resume_from) if run.resume_from else None)
     return TrainResult(step=trainer.global_step, finished=not checkpoints.stopped_early)

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 from nemo_ext.common.errors import SibolError
 from nemo_ext.config import RunConfig, from_yaml
-from nemo_ext.engine.launch import rank_environment
+from nemo_ext.engine.launch import ERROR_FILE_VARIABLE, rank_environment
 from nemo_ext.engine.signals import catch_stop_signals
+
+
+def report(message: str) -> None:
+    """Leave an error with the launcher, who shows it after torchrun's own account; without a launcher, print it."""
+    if ERROR_FILE_VARIABLE in os.environ:
+        Path(os.environ[ERROR_FILE_VARIABLE]).write_text(message, encoding="utf-8")
+    else:
+        print(f"error: {message}", file=sys.stderr)
 
 
 def run_rank(config: RunConfig) -> int:
@@ -25,7 +34,7 @@ def run_rank(config: RunConfig) -> int:
         train(config, ranks=int(os.environ["WORLD_SIZE"]))
     except SibolError as error:
         if os.environ["RANK"] == "0":
-            print(f"error: {error}", file=sys.stderr)
+            report(str(error))
         return error.exit_code
     return 0
 

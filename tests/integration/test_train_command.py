@@ -130,3 +130,21 @@ def test_a_truncated_dataset_is_refused(dataset: Path, tmp_path: Path) -> None:
     (copy / "train.bin").write_bytes(content[:-1])
     with pytest.raises(DataError, match=rf"train\.bin is truncated: {len(content) - 1:,} bytes found, {len(content):,} expected"):
         resolve(small_run(tmp_path / "run", copy), 1)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a file system of a chosen size takes root")
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_full_disk_ends_in_one_message_and_no_incomplete_checkpoint_is_visible(ranks: int, dataset: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "small"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1200k", "tmpfs", str(folder)], check=True)
+    try:
+        recipe = tmp_path / "run.yaml"
+        recipe.write_text(to_yaml(small_run(folder / "run", dataset, "train.max_steps=2", "schedule.warmup_steps=1", "train.threads=1")))
+        process = start(*SIBOL, "train", str(recipe), "--ranks", str(ranks))
+        output, _ = process.communicate(timeout=240)
+        assert process.returncode == 1
+        assert "error: No space left while writing" in output.splitlines()[-1], output
+        assert RunFolder(folder / "run").steps() == []
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)

@@ -72,7 +72,7 @@ sys.path.insert(0, {root!r})
 from nemo_ext.engine import launch
 child = "import signal, sys, time; signal.signal(signal.SIGUSR1, lambda *a: sys.exit(9)); print('ready', flush=True); time.sleep(60)"
 launch.rank_command = lambda settings, ranks: [sys.executable, "-c", child]
-print("code", launch.start_ranks(None, 1, 1), flush=True)
+print("code", launch.start_ranks(None, 1, 1, None), flush=True)
 """
 
 
