@@ -10,8 +10,8 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
-from nemo_ext.common.quiet import quiet_loggers
 from nemo_ext.backend import on_cpu
+from nemo_ext.common.quiet import quiet_loggers
 from nemo_ext.config import RunConfig
 from nemo_ext.convert.initial import initial_weights
 from nemo_ext.convert.load import load_weights
