@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -46,7 +47,8 @@ def train(config: RunConfig, ranks: int, callbacks: Sequence[pl.Callback] = ()) 
     trainer = build_trainer(run, [*callbacks, metrics, ProgressCallback(metrics), checkpoints])
     model = build_model(run, weight_loader(run))
     run.notes.update(backend="cpu" if on_cpu() else "cuda", layer_spec=model.config.layer_spec)
-    data = run.task.build_data_module(config, run.dataset, run.folder.index_cache)
+    index_cache = Path(config.data.index_cache) if config.data.index_cache else run.folder.index_cache
+    data = run.task.build_data_module(config, run.dataset, index_cache)
     trainer.fit(model, data, ckpt_path=str(run.resume_from) if run.resume_from else None)
     return TrainResult(step=trainer.global_step, finished=not checkpoints.stopped_early)
 

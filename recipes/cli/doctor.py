@@ -30,13 +30,14 @@ def doctor(
 ) -> None:
     """Say what this machine has and what a run here would use; exit code 1 when something needed is missing."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table("what", "found", "", box=None)
     problems = 0
     for what, found, remark in [*_packages(), *_machine(), *_backend(), *(_gloo_ranks() if ranks else [])]:
         problems += remark.startswith(("missing", "failed"))
-        table.add_row(what, found, remark)
+        table.add_row(what, found, escape(remark))
     Console().print(table)
     if families:
         _print_families()
