@@ -6,23 +6,24 @@ with the package's own list; where one is missing or short, the metadata folder 
 
 from __future__ import annotations
 
+import csv
 import shutil
 import sys
-from importlib.metadata import PathDistribution
 from pathlib import Path
 
 
 def is_whole(metadata_folder: Path) -> bool:
-    """Whether all files that the package lists are there with the size it gives."""
-    files = PathDistribution(metadata_folder).files
-    if not files:
+    """Whether all files that the package's RECORD lists are there with the size it gives."""
+    record = metadata_folder / "RECORD"
+    if not record.is_file():
         return False
-    for file in files:
-        path = Path(str(file.locate()))
-        if path.suffix == ".pyc":  # may be absent or made anew at any time
-            continue
-        if not path.is_file() or file.size not in (None, path.stat().st_size):
-            return False
+    with record.open(encoding="utf-8", newline="") as lines:
+        for name, _, size in csv.reader(lines):
+            path = metadata_folder.parent / name
+            if path.suffix == ".pyc":  # may be absent or made anew at any time
+                continue
+            if not path.is_file() or (size and path.stat().st_size != int(size)):
+                return False
     return True
 
 

@@ -45,8 +45,9 @@ def test_a_run_killed_at_any_step_and_resumed_ends_bit_identical(ranks: int, lay
     killed = small_run(tmp_path / "killed", dataset, *EVERY_FEATURE, *layout)
     moments = [("step", 2), ("step", 4), ("saving", 7), ("step", 11)] if ranks == 1 else [("step", 6), ("saving", 11)]
     for moment in moments:
-        with pytest.raises(RankError, match=r"died without a word"):
+        with pytest.raises(RankError):  # from the rank that died, or from another that lost it
             train_on_ranks(ranks, killed, kill=moment)
+        assert RunFolder(killed.output_dir).steps()[-1:] != [killed.train.max_steps]
     resumed = train_on_ranks(ranks, killed)
     assert exact(resumed) == exact(expected)
     assert final_weights(killed) == final_weights(whole)
