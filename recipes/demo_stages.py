@@ -93,7 +93,7 @@ class Demo:
 
     def prepare(self) -> None:
         """Tokens in Megatron's format, split by hash of the document id."""
-        from recipes.cli.data import prepare
+        from recipes.cli.data_prepare import prepare
 
         prepare([str(self.documents)], tokenizer=self.tokenizer, out=self.dataset, split=SPLIT)
 
