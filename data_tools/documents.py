@@ -58,17 +58,29 @@ def parse(source: RawDocument, text_field: str, id_field: str | None) -> Documen
     Its number is the first 64 bits of the SHA-256 of its id: the value of `id_field` (a string or an integer), or without one the
     text itself. So equal texts have equal numbers and fall into the same split, whatever files and lines they came from.
     """
-    raw = source.raw.removeprefix(BYTE_ORDER_MARK) if source.line < 2 else source.raw
-    try:
-        line = raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        return Problem(INVALID_UTF8, f"byte {error.start + 1} is 0x{raw[error.start]:02x}: {error.reason}")
     if source.line == 0:
-        return _document(line, line)
+        text = _decode(source)
+        return text if isinstance(text, Problem) else _document(text, text)
+    fields = parse_fields(source)
+    return fields if isinstance(fields, Problem) else _from_fields(fields, text_field, id_field)
+
+
+def parse_fields(source: RawDocument) -> dict[str, Any] | Problem:
+    """The JSON object in a line."""
+    line = _decode(source)
+    if isinstance(line, Problem):
+        return line
     if not line.strip():
         return Problem(BLANK_LINE, "")
-    fields = _fields(line.rstrip("\r\n"))  # or an error at the end of the line would be placed on the next
-    return fields if isinstance(fields, Problem) else _from_fields(fields, text_field, id_field)
+    return _fields(line.rstrip("\r\n"))  # or an error at the end of the line would be placed on the next
+
+
+def _decode(source: RawDocument) -> str | Problem:
+    raw = source.raw.removeprefix(BYTE_ORDER_MARK) if source.line < 2 else source.raw
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return Problem(INVALID_UTF8, f"byte {error.start + 1} is 0x{raw[error.start]:02x}: {error.reason}")
 
 
 def _fields(line: str) -> dict[str, Any] | Problem:

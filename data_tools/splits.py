@@ -13,12 +13,12 @@ SPLIT_NAMES = ("train", "validation", "test")
 BITS = 63  # one fewer than a document number has, so that the last limit still fits an unsigned 64-bit integer
 
 
-def parse_split(text: str) -> tuple[int, int, int]:
+def parse_split(text: str, option: str = "--split") -> tuple[int, int, int]:
     """Limits in [0, 2**63] below which a document belongs to each split, from shares like "98,1,1" or "0.9,0.1,0".
 
     Raises ConfigError unless there are three numbers, none negative, the first above zero.
     """
-    expected = f"--split {text!r}: expected three shares (train, validation, test), none negative and train above zero, such as 98,1,1."
+    expected = f"{option} {text!r}: expected three shares (train, validation, test), none negative and train above zero, such as 98,1,1."
     try:
         shares = [Fraction(part.strip()) for part in text.split(",")]
     except (ValueError, ZeroDivisionError):
