@@ -63,7 +63,7 @@ class LineFile(contextlib.AbstractContextManager["LineFile"]):
     def __init__(self, path: Path) -> None:
         self.path, self.lines, self.text_bytes = path, 0, 0
         self._stack = contextlib.ExitStack()
-        raw = self._stack.enter_context(open(path, "wb"))
+        raw = self._stack.enter_context(open(path, "wb"))  # noqa: SIM115  closed by the stack
         self._file = HashingWriter(raw)
         self._stream = self._stack.enter_context(compressing(self._file, path))
 

@@ -1,4 +1,4 @@
-"""`sibol data chunk` and `split`: raw text to raw text, before it is tokenized."""
+"""`sibol data chunk`, `split` and `dedup`: raw text to raw text, before it is tokenized."""
 
 from __future__ import annotations
 
@@ -63,6 +63,38 @@ def split(
     with bytes_bar("read") as on_bytes:
         manifest = split_by_group(options, on_bytes)
     _print_splits(manifest)
+    typer.echo(f"Wrote {out}")
+
+
+def dedup(
+    inputs: Annotated[list[str], INPUTS],
+    out: Annotated[Path, typer.Option(help="folder to write", metavar="DIR")],
+    text_field: Annotated[str, typer.Option(help="field of a JSON line that holds the text")] = "text",
+    threshold: Annotated[float, typer.Option(help="share of common word runs from which documents count as the same")] = 0.8,
+    words: Annotated[int, typer.Option(help="words in a run", min=1)] = 5,
+    permutations: Annotated[int, typer.Option(help="more estimate the share better and cost more", min=1)] = 128,
+    on_bad_line: Annotated[str, ON_BAD_LINE] = "fail",
+    compression: Annotated[str | None, COMPRESSION] = None,
+    overwrite: Annotated[bool, OVERWRITE] = False,
+) -> None:
+    """Leave out documents that nearly repeat an earlier one (MinHash); duplicates.jsonl says which, and of which."""
+    from data_tools.near_duplicates import DedupOptions, remove_near_duplicates
+
+    options = DedupOptions(
+        inputs=tuple(inputs),
+        out=out,
+        text_field=text_field,
+        threshold=threshold,
+        words=words,
+        permutations=permutations,
+        on_bad_line=on_bad_line,
+        compression=compression,
+        overwrite=overwrite,
+    )
+    with bytes_bar("read") as on_bytes:
+        manifest = remove_near_duplicates(options, on_bytes)
+    typer.echo(f"Kept {manifest['documents']['lines']:,} documents.")
+    print_skipped(manifest["skipped"])
     typer.echo(f"Wrote {out}")
 
 
