@@ -21,6 +21,7 @@ from nemo_ext.common.files import atomic_folder, read_json, refuse_existing
 COMPRESSIONS = {"none": "", "gz": ".gz", "zst": ".zst"}
 ZSTD_LEVEL = 3  # the library's own default
 GZIP_LEVEL = 6  # that of gzip(1)
+SKIP_BYTES = 1 << 20
 
 
 class HashingWriter:
@@ -36,6 +37,13 @@ class HashingWriter:
         self._digest.update(data)
         self.size_bytes += len(data)
         return len(data)
+
+    def skip(self, count: int) -> None:
+        """Take up to `count` bytes that the file, open for reading too, has already, as if they were written now."""
+        while count > 0 and (data := self._raw.read(min(count, SKIP_BYTES))):
+            self._digest.update(data)
+            self.size_bytes += len(data)
+            count -= len(data)
 
     def flush(self) -> None:
         """Pass on what the file holds back."""
