@@ -1,12 +1,14 @@
 """The seam for tokenizer plugins: token ids to token ids on a ragged batch, never through text.
 
 A plugin is a class with a `name`, a settings dataclass and a call. Decoding in the middle of the data path would erase what
-the plugin did (encoding again gives the plain ids back), so what it returns is what is stored.
+the plugin did (encoding again gives the plain ids back), so what it returns is what is stored, once `apply` has proved that it
+spells the same text. What a plugin did is counted in `Plugin.counts`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -22,14 +24,22 @@ from nemo_ext.config.checks import check_values
 from nemo_ext.tokenizers.ragged import RaggedBatch
 from nemo_ext.tokenizers.text_tokenizer import TextTokenizer
 
-PLUGINS = Registry("tokenizer plugin", "sibol.tokenizers", {"vanilla": "nemo_ext.tokenizers.vanilla:Vanilla"})
+PLUGINS = Registry(
+    "tokenizer plugin",
+    "sibol.tokenizers",
+    {
+        "vanilla": "nemo_ext.tokenizers.vanilla:Vanilla",
+        "stochastok": "nemo_ext.tokenizers.stochastok:Stochastok",
+    },
+)
 
 
 class TokenTransform(Protocol):
     """A tokenizer plugin. It is made anew in every worker from its name, its settings and the tokenizer.
 
     The result must depend on nothing but the ids, `document_ids` and `seed`: then the dataset is the same for any number
-    of workers and any order of documents.
+    of workers and any order of documents. It must spell the same text with the same control tokens, and leave the batch as it is.
+    A plugin may have an attribute `counts`, a Counter of what it did; `apply` empties it after every call.
     """
 
     name: str
@@ -44,7 +54,7 @@ class TokenTransform(Protocol):
 
 
 def parse_settings(name: str, assignments: Sequence[str]) -> dict[str, Any]:
-    """All settings of plugin `name`: defaults changed by `key=value` texts, values being YAML.
+    """All settings of plugin `name`: defaults changed by `key=value` or `name.key=value` texts, values being YAML.
 
     Raises ConfigError for an unknown plugin, an unknown key, a missing `=`, and a value of the wrong type or out of limits.
     """
@@ -55,6 +65,7 @@ def parse_settings(name: str, assignments: Sequence[str]) -> dict[str, Any]:
         key, equals, raw = text.partition("=")
         if not equals:
             raise ConfigError(f"--set {text!r} has no '='. Write it as key=value.")
+        key = key.removeprefix(f"{name}.")
         if key not in known:
             raise ConfigError(f"Tokenizer plugin {name!r} has no setting {key!r}.{nearest(key, known)}")
         try:
@@ -66,16 +77,46 @@ def parse_settings(name: str, assignments: Sequence[str]) -> dict[str, Any]:
     return dataclasses.asdict(settings)
 
 
-def create(name: str, settings: Mapping[str, Any], tokenizer: TextTokenizer) -> TokenTransform:
+@dataclasses.dataclass(frozen=True)
+class Plugin:
+    """A plugin made for a tokenizer. `counts` adds up over all calls of `apply`; whoever reads it may clear it.
+
+    Always there: `documents`, `documents_changed`, `tokens_before`, `tokens_after`. The plugin's own counts stand beside them.
+    """
+
+    transform: TokenTransform
+    tokenizer: TextTokenizer
+    counts: Counter[str] = dataclasses.field(default_factory=Counter)
+
+    @property
+    def name(self) -> str:
+        """The plugin's own name."""
+        return self.transform.name
+
+
+def create(name: str, settings: Mapping[str, Any], tokenizer: TextTokenizer) -> Plugin:
     """The plugin `name` with complete `settings` (from `parse_settings`), for this tokenizer."""
     plugin_type = PLUGINS.get(name)
-    plugin: TokenTransform = plugin_type(plugin_type.settings_type(**settings), tokenizer)
-    return plugin
+    return Plugin(plugin_type(plugin_type.settings_type(**settings), tokenizer), tokenizer)
 
 
-def apply(plugin: TokenTransform, batch: RaggedBatch, document_ids: NDArray[np.uint64], seed: int, vocab_size: int) -> RaggedBatch:
-    """Run a plugin and check what it returned. Raises DataError when documents were lost or ids lie outside the vocabulary."""
-    result = plugin(batch, document_ids, seed)
+def apply(plugin: Plugin, batch: RaggedBatch, document_ids: NDArray[np.uint64], seed: int, vocab_size: int) -> RaggedBatch:
+    """Run a plugin, check what it returned and count what it did.
+
+    Raises DataError when documents were lost, ids lie outside the vocabulary, or a document spells another text than before.
+    """
+    result = plugin.transform(batch, document_ids, seed)
+    _check_ids(plugin, batch, result, vocab_size)
+    changed = 0 if result is batch else _changed_documents(plugin, batch, result, document_ids)
+    sizes = {"documents": batch.documents, "documents_changed": changed, "tokens_before": len(batch.ids), "tokens_after": len(result.ids)}
+    plugin.counts.update(sizes)
+    if (own := getattr(plugin.transform, "counts", None)) is not None:
+        plugin.counts.update(own)
+        own.clear()
+    return RaggedBatch(result.ids.astype(batch.ids.dtype, copy=False), result.offsets)
+
+
+def _check_ids(plugin: Plugin, batch: RaggedBatch, result: RaggedBatch, vocab_size: int) -> None:
     if result.documents != batch.documents or result.offsets[-1] != len(result.ids):
         raise DataError(
             f"Tokenizer plugin {plugin.name!r} returned {result.documents} documents with {len(result.ids)} ids for offsets ending at "
@@ -86,4 +127,17 @@ def apply(plugin: TokenTransform, batch: RaggedBatch, document_ids: NDArray[np.u
             f"Tokenizer plugin {plugin.name!r} returned ids {int(result.ids.min())}..{int(result.ids.max())}, outside the vocabulary of "
             f"{vocab_size}. This is a mistake in the plugin."
         )
-    return RaggedBatch(result.ids.astype(batch.ids.dtype, copy=False), result.offsets)
+
+
+def _changed_documents(plugin: Plugin, batch: RaggedBatch, result: RaggedBatch, document_ids: NDArray[np.uint64]) -> int:
+    from nemo_ext.tokenizers.result_check import OTHER_TEXT, UNCHANGED, compare  # brings numba, which vanilla does without
+
+    verdicts = compare(batch, result, plugin.tokenizer.spelling)
+    wrong = np.flatnonzero(verdicts == OTHER_TEXT)
+    if len(wrong):
+        raise DataError(
+            f"Tokenizer plugin {plugin.name!r} changed the text of {len(wrong)} document(s) or moved their control tokens, the first being "
+            f"number {document_ids[wrong[0]]}, {wrong[0] + 1} of its batch. Only the cuts between tokens may change. "
+            "This is a mistake in the plugin."
+        )
+    return int(np.count_nonzero(verdicts != UNCHANGED))

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -19,6 +19,9 @@ from nemo_ext.common.errors import DataError
 from nemo_ext.tokenizers import folder as tokenizer_folder
 from nemo_ext.tokenizers.ragged import RaggedBatch, from_lengths
 from nemo_ext.tokenizers.token_bytes import bytes_of_tokens, strips_leading_space
+
+if TYPE_CHECKING:
+    from nemo_ext.tokenizers.spelling import Spelling
 
 # Megatron's rule (megatron.core.datasets.indexed_dataset.DType.optimal_dtype): 16 bits below this many ids, else 32.
 SMALL_VOCABULARY = 65_500
@@ -62,6 +65,14 @@ class TextTokenizer:
         """Bytes of text behind every id. Raises DataError for tokenizers whose tokens do not spell the text."""
         added = {token_id: token.content for token_id, token in self._tokenizer.get_added_tokens_decoder().items()}
         return bytes_of_tokens(self._decoder, self._vocabulary, added)
+
+    @cached_property
+    def spelling(self) -> Spelling:
+        """What every token spells, for compiled code. Raises DataError for tokenizers whose tokens spell neither text nor words."""
+        from nemo_ext.tokenizers.spelling import spell_vocabulary  # brings numba, which only plugins need
+
+        added = {token_id: token.content for token_id, token in self._tokenizer.get_added_tokens_decoder().items()}
+        return spell_vocabulary(self._decoder, self._vocabulary, added, set(self.specials.values()))
 
     def encode_batch(self, texts: Sequence[str]) -> RaggedBatch:
         """Ids of every text, without beginning- or end-of-text tokens and never truncated."""

@@ -240,7 +240,7 @@ PLUGIN = """
 import os
 from dataclasses import dataclass
 import numpy as np
-from nemo_ext.tokenizers import RaggedBatch
+from nemo_ext.tokenizers.ragged import from_lengths
 
 @dataclass
 class Settings:
@@ -251,13 +251,17 @@ class Shift:
     settings_type = Settings
 
     def __init__(self, settings, tokenizer):
-        self.settings, self.vocab_size = settings, tokenizer.vocab_size
+        self.settings, self.spelled = settings, tokenizer.token_bytes
+        self.bytes = {text[0]: token for token, text in enumerate(self.spelled) if len(text) == 1}
 
     def __call__(self, batch, document_ids, seed):
         if self.settings.die:
             os._exit(9)
-        by = np.array([np.random.default_rng([seed, number]).integers(self.vocab_size) for number in document_ids.tolist()], dtype=np.int64)
-        return RaggedBatch((batch.ids + np.repeat(by, batch.lengths)) % self.vocab_size, batch.offsets)
+        documents = [batch.document(number).tolist() for number in range(batch.documents)]
+        for ids, number in zip(documents, document_ids.tolist()):
+            place = int(np.random.default_rng([seed, number]).integers(len(ids)))
+            ids[place : place + 1] = [self.bytes[byte] for byte in self.spelled[ids[place]]]
+        return from_lengths(np.array(sum(documents, [])), np.array([len(ids) for ids in documents]))
 """
 
 
@@ -280,7 +284,7 @@ def test_a_plugin_from_another_package_decides_the_stored_ids_for_any_number_of_
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
     assert manifest["plugin"] == {"name": "shift", "settings": {"die": False}} and manifest["seed"] == 7
     for split in ("train", "validation", "test"):
-        assert manifest["splits"][split]["tokens"] == plain["splits"][split]["tokens"]
+        assert manifest["splits"][split]["tokens"] > plain["splits"][split]["tokens"]
         assert manifest["splits"][split]["bin_sha256"] != plain["splits"][split]["bin_sha256"]
     assert {document[-1] for document in documents_of(tmp_path / "one", "train")} == {0}  # the end of a document is not the plugin's
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -18,6 +19,8 @@ from nemo_ext.common.registry import Registry
 from nemo_ext.config.schema import setting
 from nemo_ext.tokenizers import RaggedBatch, plugins
 from nemo_ext.tokenizers.ragged import from_lengths
+from nemo_ext.tokenizers.result_check import CUT_ANEW, OTHER_TEXT, UNCHANGED, compare
+from nemo_ext.tokenizers.spelling import make_spelling
 from tests.support.small_text import small_tokenizer
 
 DOCUMENTS = st.lists(st.lists(st.integers(0, 300), max_size=6), max_size=8)
@@ -25,7 +28,7 @@ DOCUMENTS = st.lists(st.lists(st.integers(0, 300), max_size=6), max_size=8)
 
 @dataclass
 class RotateSettings:
-    by: int = setting(1, "added to every id", minimum=0)
+    by: int = setting(5, "added to every id; what ids spell repeats after 5", minimum=0)
     vocabulary: int = setting(320, "ids wrap here")
     mistake: str = setting("none", "for tests", choices=("none", "drop", "range"))
 
@@ -36,12 +39,20 @@ class Rotate:
 
     def __init__(self, settings: RotateSettings, tokenizer: object) -> None:
         self.settings = settings
+        self.counts: Counter[str] = Counter()
 
     def __call__(self, batch: RaggedBatch, document_ids: NDArray[np.uint64], seed: int) -> RaggedBatch:
+        self.counts["calls"] += 1
         if self.settings.mistake == "drop":
             return from_lengths(batch.ids[: batch.offsets[1]], batch.lengths[:1])
         ids = (batch.ids.astype(np.int64) + self.settings.by) % self.settings.vocabulary
         return RaggedBatch(ids + (400 if self.settings.mistake == "range" else 0), batch.offsets)
+
+
+class Letters:
+    """As much of a tokenizer as plugins need: the text of 320 ids, the letters a to e over and over, and id 319 for control."""
+
+    spelling = make_spelling([b"abcde"[token % 5 : token % 5 + 1] for token in range(319)] + [b"<end>"], np.arange(320) < 319)
 
 
 @pytest.fixture(autouse=True)
@@ -61,8 +72,11 @@ def documents_of(batch: RaggedBatch) -> list[list[int]]:
 
 
 def run(documents: list[list[int]], *assignments: str, name: str = "rotate") -> RaggedBatch:
-    plugin = plugins.create(name, plugins.parse_settings(name, assignments), None)  # type: ignore[arg-type]
-    return plugins.apply(plugin, ragged(documents), np.zeros(len(documents), np.uint64), seed=1, vocab_size=320)
+    return plugins.apply(rotate(*assignments, name=name), ragged(documents), np.arange(len(documents), dtype=np.uint64), 1, 320)
+
+
+def rotate(*assignments: str, name: str = "rotate") -> plugins.Plugin:
+    return plugins.create(name, plugins.parse_settings(name, assignments), Letters())  # type: ignore[arg-type]
 
 
 @given(DOCUMENTS)
@@ -85,9 +99,9 @@ def test_vanilla_changes_nothing(documents: list[list[int]]) -> None:
 
 
 def test_settings_are_typed_have_defaults_and_reach_the_plugin() -> None:
-    assert plugins.parse_settings("rotate", ["by=3"]) == {"by": 3, "vocabulary": 320, "mistake": "none"}
-    result = run([[1, 2], [319]], "by=3")
-    assert documents_of(result) == [[4, 5], [2]] and result.ids.dtype == np.uint16
+    assert plugins.parse_settings("rotate", ["by=10"]) == {"by": 10, "vocabulary": 320, "mistake": "none"}
+    result = run([[1, 2], [318]], "rotate.by=10")
+    assert documents_of(result) == [[11, 12], [8]] and result.ids.dtype == np.uint16
 
 
 @pytest.mark.parametrize(
@@ -113,8 +127,57 @@ def test_unknown_plugins_list_the_near_ones() -> None:
 def test_a_plugin_that_loses_documents_or_leaves_the_vocabulary_is_caught() -> None:
     with pytest.raises(DataError, match=r"'rotate' returned 1 documents.*2 documents were expected"):
         run([[1], [2]], "mistake=drop")
-    with pytest.raises(DataError, match=r"returned ids 402\.\.403, outside the vocabulary of 320"):
+    with pytest.raises(DataError, match=r"returned ids 406\.\.407, outside the vocabulary of 320"):
         run([[1], [2]], "mistake=range")
+
+
+def test_a_plugin_that_changes_the_text_is_caught_with_the_document() -> None:
+    with pytest.raises(DataError, match=r"'rotate' changed the text of 2 document.*first being number 1, 2 of its batch"):
+        run([[], [1], [2]], "by=3")
+
+
+@pytest.mark.parametrize(("before", "after"), [([0, 319], [319, 0]), ([319], [318]), ([319], []), ([0], [0, 319]), ([319], [5, 319])])
+def test_a_plugin_that_touches_control_tokens_is_caught(before: list[int], after: list[int]) -> None:
+    assert compare(ragged([before, before]), ragged([before, after]), Letters.spelling).tolist() == [UNCHANGED, OTHER_TEXT]
+
+
+@given(st.lists(st.sampled_from([b"a", b"bc", b"abc", b"b", b"c", b"ab"]), max_size=8), st.lists(st.integers(0, 5), max_size=8))
+def test_documents_compare_as_the_bytes_that_they_spell(spelled: list[bytes], other: list[int]) -> None:
+    vocabulary = [b"a", b"bc", b"abc", b"b", b"c", b"ab"]
+    one = [vocabulary.index(token) for token in spelled]
+    expected = (
+        UNCHANGED if one == other else CUT_ANEW if b"".join(spelled) == b"".join(vocabulary[token] for token in other) else OTHER_TEXT
+    )
+    assert compare(ragged([one]), ragged([other]), make_spelling(vocabulary, np.ones(6, dtype=bool))).tolist() == [expected]
+
+
+def test_what_a_plugin_did_is_counted_over_all_calls() -> None:
+    plugin = rotate()
+    for documents in ([[1, 2], [], [3]], [[4]]):
+        plugins.apply(plugin, ragged(documents), np.zeros(len(documents), np.uint64), 1, 320)
+    assert plugin.counts == {"documents": 4, "documents_changed": 3, "tokens_before": 4, "tokens_after": 4, "calls": 2}
+
+
+PACKAGE = """
+from dataclasses import dataclass
+@dataclass
+class Settings: pass
+class FiveOn:
+    name, settings_type = "five_on", Settings
+    def __init__(self, settings, tokenizer): self.settings = settings
+    def __call__(self, batch, document_ids, seed):
+        return type(batch)(batch.ids + 5, batch.offsets)
+"""
+
+
+def test_an_installed_package_adds_a_plugin_in_ten_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ten_lines.py").write_text(PACKAGE)
+    (tmp_path / "ten_lines-1.dist-info").mkdir()
+    (tmp_path / "ten_lines-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: ten_lines\nVersion: 1\n")
+    (tmp_path / "ten_lines-1.dist-info" / "entry_points.txt").write_text("[sibol.tokenizers]\nfive_on = ten_lines:FiveOn\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "five_on" in plugins.PLUGINS.names()
+    assert documents_of(run([[1, 2]], name="five_on")) == [[6, 7]]
 
 
 def test_a_real_tokenizer_reaches_the_plugin(tmp_path: Path) -> None:

@@ -1,0 +1,54 @@
+"""A small tokenizer of every kind that plugins work on, trained on a little text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+from nemo_ext.tokenizers import TextTokenizer, load
+from tests.support.small_text import TEXTS, small_tokenizer
+
+KIND_VOCABULARY = 420
+
+
+def metaspace_tokenizer(folder: Path) -> TextTokenizer:
+    """BPE with U+2581 for a space and <0xNN> for the bytes of unknown characters, as Gemma has it."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    tokenizer.normalizer = normalizers.Replace(" ", "\u2581")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("\u2581", "merged_with_next")  # for training only: no token goes over a space
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()])
+    specials = ["<unk>", "<eos>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    trainer = trainers.BpeTrainer(vocab_size=KIND_VOCABULARY, special_tokens=specials, show_progress=False)
+    tokenizer.train_from_iterator([text.replace("\u65e5\u672c\u8a9e", "") for text in TEXTS], trainer)
+    parsed = json.loads(tokenizer.to_str())
+    parsed["added_tokens"] = [token for token in parsed["added_tokens"] if not token["content"].startswith("<0x")]
+    parsed["pre_tokenizer"] = None
+    return write_folder(folder, parsed, {"eos_token": "<eos>", "unk_token": "<unk>"})
+
+
+def word_piece_tokenizer(folder: Path) -> TextTokenizer:
+    """WordPiece with ## inside of words, as BERT has it."""
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.BertPreTokenizer(), decoders.WordPiece()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=KIND_VOCABULARY - 200, special_tokens=["[UNK]", "[SEP]", "[CLS]", "[unused1]"], show_progress=False
+    )
+    tokenizer.train_from_iterator(TEXTS, trainer)
+    return write_folder(folder, json.loads(tokenizer.to_str()), {"sep_token": "[SEP]", "unk_token": "[UNK]", "cls_token": "[CLS]"})
+
+
+def write_folder(folder: Path, parsed: dict[str, object], settings: dict[str, str]) -> TextTokenizer:
+    folder.mkdir(parents=True)
+    (folder / "tokenizer.json").write_text(json.dumps(parsed), encoding="utf-8")
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    return load(folder)
+
+
+KINDS: dict[str, Callable[[Path], TextTokenizer]] = {
+    "byte-level": small_tokenizer,
+    "metaspace": metaspace_tokenizer,
+    "word-piece": word_piece_tokenizer,
+}
