@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from data_tools.cuts import spread
 from data_tools.indexed import IndexedReader
 from nemo_ext.common.dataset import DatasetInfo, SplitInfo
 from nemo_ext.common.errors import ConfigError, DataError, nearest
-from nemo_ext.common.files import atomic_file
 from nemo_ext.tokenizers import TextTokenizer, load
 
 QUANTILES = {"min": 0.0, "p5": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95, "max": 1.0}
@@ -28,6 +27,7 @@ def summarize(info: DatasetInfo) -> dict[str, Any]:
         "fingerprint": info.fingerprint,
         "tokenizer": manifest["tokenizer"],
         "plugin": manifest["plugin"],
+        "seed": manifest["seed"],
         "append_eod": info.append_eod,
         "splits": {name: summarize_split(split, info.append_eod) for name, split in info.splits.items()},
         "skipped": manifest["skipped"],
@@ -67,15 +67,41 @@ def lengths_of(split: SplitInfo) -> NDArray[np.int32]:
 def sample_documents(info: DatasetInfo, split: str, count: int) -> list[dict[str, Any]]:
     """`count` documents spread evenly over a split: number, tokens, and the beginning cut into token texts.
 
+    Of a dataset with a plugin, `vanilla_pieces` has the same beginning as the tokenizer alone cuts it (None where it cannot be told).
     Raises ConfigError for a split that the dataset does not have.
     """
     if split not in info.splits:
         raise ConfigError(f"{info.path} has no split {split!r}.{nearest(split, info.splits)}")
+    if has_treatment(info):
+        return _treated_samples(info, split, count)
     reader, tokenizer = IndexedReader(info.splits[split].prefix), load(info.tokenizer_dir)
     samples = []
-    for number in np.unique(np.linspace(0, len(reader) - 1, num=min(count, len(reader)), dtype=np.int64)).tolist():
+    for number in spread(len(reader), count).tolist():
         ids = reader.document(number)
         samples.append({"split": split, "document": number, "tokens": len(ids), "pieces": token_texts(tokenizer, ids[:SAMPLE_TOKENS])})
+    return samples
+
+
+def has_treatment(info: DatasetInfo) -> bool:
+    """Whether a plugin was to change the tokens of a dataset."""
+    return info.manifest["plugin"]["name"] != "vanilla"
+
+
+def _treated_samples(info: DatasetInfo, split: str, count: int) -> list[dict[str, Any]]:
+    from data_tools.treatment import side_by_side  # brings numba, which datasets without a treatment do without
+
+    tokenizer, samples = load(info.tokenizer_dir), []
+    for sample in side_by_side(info, split, count, SAMPLE_TOKENS):
+        before = sample["before"]
+        samples.append(
+            {
+                "split": split,
+                "document": sample["document"],
+                "tokens": sample["tokens"],
+                "pieces": token_texts(tokenizer, sample["after"]),
+                "vanilla_pieces": token_texts(tokenizer, before) if before is not None else None,
+            }
+        )
     return samples
 
 
@@ -91,27 +117,3 @@ def token_texts(tokenizer: TextTokenizer, ids: NDArray[Any]) -> list[str]:
 def with_boundaries(pieces: list[str]) -> str:
     """Token texts in one line with visible boundaries and line ends."""
     return BOUNDARY.join(pieces).translate(VISIBLE)
-
-
-def plot_lengths(info: DatasetInfo, path: Path) -> None:
-    """Histogram of document lengths of every split, as .png, .svg or .pdf by the name of `path`."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    kind = path.suffix.lower().lstrip(".")
-    if kind not in ("png", "svg", "pdf"):
-        raise ConfigError(f"--plot {path}: expected a name that ends in .png, .svg or .pdf.")
-    lengths = {name: lengths_of(split) for name, split in info.splits.items()}
-    shortest = min(max(1, int(values.min())) for values in lengths.values())
-    longest = max(int(values.max()) for values in lengths.values())
-    edges = np.geomspace(shortest, max(shortest, longest) + 1, num=50)  # lengths spread over orders of magnitude
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    for name, values in lengths.items():
-        label, share = f"{name} ({len(values):,} documents)", np.full(len(values), 1 / len(values))  # splits differ in size
-        axes.hist(np.maximum(values, 1), bins=edges.tolist(), weights=share, histtype="step", linewidth=1.5, label=label)
-    axes.set(xscale="log", xlabel="tokens per document", ylabel="share of the split's documents", title=str(info.path))
-    axes.legend()
-    with atomic_file(path, "wb") as handle:
-        figure.savefig(handle, format=kind, dpi=150)

@@ -1,13 +1,14 @@
-"""`sibol data inspect`: what is in a dataset."""
+"""`sibol data inspect`: what is in a dataset, what its plugin did, and how it differs from another."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-
-from recipes.cli.data_prepare import print_left_out
 
 if TYPE_CHECKING:
     from nemo_ext.common.dataset import DatasetInfo
@@ -17,51 +18,84 @@ def inspect(
     path: Annotated[Path, typer.Argument(help="dataset folder written by `sibol data prepare`", metavar="DIR")],
     samples: Annotated[int, typer.Option(help="documents to show with visible token boundaries", min=0)] = 0,
     split: Annotated[str, typer.Option(help="split to take samples from")] = "train",
-    plot: Annotated[Path | None, typer.Option(help="write a histogram of document lengths (.png, .svg, .pdf)", metavar="FILE")] = None,
+    plot: Annotated[Path | None, typer.Option(help="draw document lengths and treatment (.png, .svg, .pdf)", metavar="FILE")] = None,
     verify: Annotated[bool, typer.Option("--verify", help="read every byte and compare digests, not only sizes")] = False,
+    treatment: Annotated[
+        bool | None,
+        typer.Option("--treatment/--no-treatment", help="compare with the tokenizer's own ids (default: if there is a plugin)"),
+    ] = None,
+    against: Annotated[Path | None, typer.Option(help="compare with this dataset of the same documents instead", metavar="DIR")] = None,
+    documents: Annotated[int, typer.Option(help="documents of every split to compare", min=1)] = 2000,
+    full: Annotated[bool, typer.Option("--full", help="compare all documents")] = False,
+    affixes: Annotated[
+        str | None, typer.Option(help="language or YAML file whose affixes to look for (default: the plugin's)", metavar="NAME")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of tables")] = False,
 ) -> None:
-    """Show documents, tokens, bytes and lengths of a dataset, and samples as the model will see them."""
-    import json
-
-    from data_tools.inspection import plot_lengths, sample_documents, summarize
+    """Show counts and lengths of a dataset, what its plugin did to the tokens, and samples as the model will see them."""
     from nemo_ext.common.dataset import open_dataset
 
-    info = open_dataset(path, verify_contents=verify)
-    summary = summarize(info)
-    shown = sample_documents(info, split, samples) if samples else []
-    if plot is not None:
-        plot_lengths(info, plot)
-    if as_json:
-        typer.echo(json.dumps(summary | {"samples": shown}, indent=2, ensure_ascii=False))
+    info, most_documents = open_dataset(path, verify_contents=verify), None if full else documents
+    if against is not None:
+        _inspect_against(open_dataset(against, verify_contents=verify), info, most_documents, as_json)
         return
-    _print_summary(info, summary)
-    for sample in shown:
-        _print_sample(sample)
+    from data_tools.inspection import has_treatment, sample_documents, summarize
+
+    report = summarize(info)
+    if treatment if treatment is not None else has_treatment(info):
+        report["treatment"] = _treatment(info, affixes, most_documents)
+    report["samples"] = sample_documents(info, split, samples) if samples else []
     if plot is not None:
-        typer.echo(f"Wrote {plot}")
+        from data_tools.inspection_plot import plot_dataset
+
+        plot_dataset(info, report.get("treatment"), plot)
+    if as_json:
+        typer.echo(json.dumps(report, indent=2, ensure_ascii=False))
+    else:
+        _print_report(info, report)
+        if plot is not None:
+            typer.echo(f"Wrote {plot}")
 
 
-def _print_summary(info: DatasetInfo, summary: dict[str, Any]) -> None:
+def _treatment(info: DatasetInfo, affixes: str | None, most_documents: int | None) -> dict[str, Any]:
+    from data_tools.affix_lists import affixes_of_plugin, read_affixes
+    from data_tools.treatment import describe_treatment
+
+    source = affixes or affixes_of_plugin(info.manifest["plugin"])
+    with _documents_bar() as on_documents:
+        return describe_treatment(info, read_affixes(source) if source is not None else None, most_documents, on_documents)
+
+
+def _inspect_against(baseline: DatasetInfo, dataset: DatasetInfo, most_documents: int | None, as_json: bool) -> None:
+    from data_tools.against import compare_datasets
+    from recipes.cli.data_tables import print_comparison
+
+    with _documents_bar() as on_documents:
+        comparison = compare_datasets(baseline, dataset, most_documents, on_documents)
+    if as_json:
+        typer.echo(json.dumps(comparison, indent=2, ensure_ascii=False))
+    else:
+        print_comparison(comparison)
+
+
+def _print_report(info: DatasetInfo, report: dict[str, Any]) -> None:
+    from recipes.cli.data_tables import print_sample, print_summary, print_treatment
+
+    print_summary(info, report)
+    if "treatment" in report:
+        print_treatment(report["treatment"])
+    for sample in report["samples"]:
+        print_sample(sample)
+
+
+@contextmanager
+def _documents_bar() -> Iterator[Callable[[int, int], None]]:
+    """Documents compared so far, on stderr; nothing when that is not a terminal."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    counts = Table("split", "documents", "tokens", "bytes", "bytes/token")
-    lengths = Table("tokens per document", *next(iter(summary["splits"].values()))["tokens_per_document"])
-    for name, entry in summary["splits"].items():
-        counts.add_row(name, *(f"{entry[key]:,}" for key in ("documents", "tokens", "bytes")), f"{entry['bytes_per_token']}")
-        lengths.add_row(name, *(f"{value:,}" for value in entry["tokens_per_document"].values()))
-    Console().print(counts, lengths)
-    typer.echo(f"{info.path}: dataset {info.fingerprint[:12]}, tokenizer {info.tokenizer_fingerprint[:12]} with {info.vocab_size:,} tokens")
-    print_left_out(summary)
-
-
-def _print_sample(sample: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.text import Text
-
-    from data_tools.inspection import with_boundaries
-
-    shown, total = len(sample["pieces"]), sample["tokens"]
-    heading = f"{sample['split']} document {sample['document']}, {'first ' + str(shown) + ' of ' if shown < total else ''}{total:,} tokens"
-    Console().print(Text(heading, style="bold"), Text(with_boundaries(sample["pieces"])), sep="\n")
+    console = Console(stderr=True)
+    columns = (TextColumn("documents compared"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task("documents", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
