@@ -7,14 +7,16 @@ import json
 from collections import Counter
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
-from data_tools.documents import snippet
+from data_tools.documents import Problem, snippet
 from data_tools.encode import Reject
 from data_tools.inputs import FoundInputs
 from nemo_ext.common.errors import DataError
 
 POLICIES = ("fail", "skip", "quarantine")
 QUARANTINE_NAME = "quarantine.jsonl"
+LONGEST_KEPT = 1 << 20  # of a longer line its beginning is kept; file, line and size say where the rest is
 
 
 class BadLines(AbstractContextManager["BadLines"]):
@@ -34,20 +36,30 @@ class BadLines(AbstractContextManager["BadLines"]):
         """Handle one line. Raises DataError under the policy "fail", naming file, line, reason and remedy."""
         source, problem = reject
         path = self._inputs.files[source.file].path
-        place = f"{path}:{source.line}" if source.line else str(path)
         if self._policy == "fail":
-            raise DataError(
-                f"{place}: {problem.reason} ({problem.detail}). It begins: {snippet(source.raw)}\nMend it, or pass --on-bad-line skip "
-                f"to leave such lines out and count them, or --on-bad-line quarantine to also keep them in {QUARANTINE_NAME}."
-            )
+            raise bad_line_error(path, source.line, problem, source.raw)
         self.counts[problem.reason] += 1
         if self._file is not None:
-            record = {"file": str(path), "line": source.line, "reason": problem.reason, "detail": problem.detail}
-            self._file.write(json.dumps(record | _raw_field(source.raw), ensure_ascii=False) + "\n")
+            self._file.write(json.dumps(reject_record(reject) | {"file": str(path)}, ensure_ascii=False) + "\n")
 
 
-def _raw_field(raw: bytes) -> dict[str, str]:
+def bad_line_error(path: Path, line: int, problem: Problem, raw: bytes) -> DataError:
+    """The error for a line that holds no document: file, line, reason, beginning and remedy."""
+    place = f"{path}:{line}" if line else str(path)
+    return DataError(
+        f"{place}: {problem.reason} ({problem.detail}). It begins: {snippet(raw)}\nMend it, or pass --on-bad-line skip "
+        f"to leave such lines out and count them, or --on-bad-line quarantine to also keep them in {QUARANTINE_NAME}."
+    )
+
+
+def reject_record(reject: Reject) -> dict[str, Any]:
+    """A reject as JSON: the line as it was, or its beginning and its size when it is very long."""
+    source, problem = reject
+    raw = bytes(source.raw[:LONGEST_KEPT]).removesuffix(b"\n")
+    record: dict[str, Any] = {"file": source.file, "line": source.line, "reason": problem.reason, "detail": problem.detail}
+    if len(source.raw) > LONGEST_KEPT:
+        record["raw_bytes"] = len(source.raw)
     try:
-        return {"raw": raw.decode("utf-8").removesuffix("\n")}
+        return record | {"raw": raw.decode("utf-8")}
     except UnicodeDecodeError:
-        return {"raw_base64": base64.b64encode(raw).decode("ascii")}
+        return record | {"raw_base64": base64.b64encode(raw).decode("ascii")}

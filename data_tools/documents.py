@@ -10,6 +10,7 @@ from data_tools.lines import RawDocument
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 SNIPPET_CHARACTERS = 80
+DIGEST_BYTES = 16
 BLANK_LINE = "blank-line"  # no document and no mistake: counted, never an error
 
 INVALID_UTF8 = "invalid-utf8"
@@ -34,11 +35,15 @@ JSON_TYPES = {
 
 
 class Document(NamedTuple):
-    """Text, its length in UTF-8 bytes, and a stable 64-bit number that places it in a split and keys its random choices."""
+    """Text, its length in UTF-8 bytes, a stable 64-bit number that places it in a split and keys its random choices, and a digest.
+
+    `digest` are the first 16 bytes of the SHA-256 of the text.
+    """
 
     text: str
     text_bytes: int
     number: int
+    digest: bytes
 
 
 class Problem(NamedTuple):
@@ -119,7 +124,9 @@ def _document(text: str, identity: str) -> Document | Problem:
         key = encoded if identity is text else identity.encode("utf-8")
     except UnicodeEncodeError as error:
         return Problem(LONE_SURROGATE, f"half a surrogate pair (\\u{ord(error.object[error.start]):04x}) at character {error.start + 1}")
-    return Document(text, len(encoded), int.from_bytes(hashlib.sha256(key).digest()[:8], "big"))
+    digest = hashlib.sha256(encoded).digest()
+    number = int.from_bytes((digest if key is encoded else hashlib.sha256(key).digest())[:8], "big")
+    return Document(text, len(encoded), number, digest[:DIGEST_BYTES])
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -141,3 +148,8 @@ def snippet(raw: bytes) -> str:
     text = raw[: 4 * SNIPPET_CHARACTERS].decode("utf-8", errors="backslashreplace").strip()
     shown = "".join(character if character.isprintable() else repr(character)[1:-1] for character in text[:SNIPPET_CHARACTERS])
     return shown + ("..." if len(text) > SNIPPET_CHARACTERS else "")
+
+
+def field_names(text_field: str, id_field: str | None) -> tuple[str, ...]:
+    """The fields of a JSON object that matter."""
+    return (text_field,) if id_field is None else (text_field, id_field)

@@ -1,14 +1,12 @@
-"""Raw documents to token ids, in this process or in several: the same results in the same order for any number of workers."""
+"""Raw documents to token ids: parse, tokenize, leave out by length, plugin, begin and end of document, split.
+
+What comes out depends on the documents and the settings alone. Reading and writing are left to `data_tools.work`.
+"""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-from collections import Counter, deque
-from collections.abc import Generator, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,16 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_tools.documents import BLANK_LINE, Document, Problem, parse
-from data_tools.lines import RawBatch, RawDocument
-from data_tools.splits import SPLIT_NAMES, assign
-from nemo_ext.common.errors import SibolError
-from nemo_ext.common.processes import end_with_parent
+from data_tools.lines import RawDocument
+from data_tools.splits import assign
 from nemo_ext.tokenizers import load, plugins
-from nemo_ext.tokenizers.ragged import RaggedBatch
+from nemo_ext.tokenizers.ragged import RaggedBatch, from_lengths
 
-BATCHES_PER_WORKER = 2  # enough that no worker waits for the reader, few enough to bound memory
 TOO_SHORT = "too-short"
 TOO_LONG = "too-long"
+
+# What is kept about a document besides its ids. `hash` are 128 bits of the SHA-256 of its text, `split` an index into SPLIT_NAMES.
+RECORD = np.dtype([("number", "<u8"), ("hash", "<u8", 2), ("bytes", "<i8"), ("tokens", "<i8"), ("sequences", "<i4"), ("split", "u1")])
 
 
 @dataclass(frozen=True)
@@ -52,50 +50,39 @@ class Reject(NamedTuple):
 
 
 @dataclass(frozen=True)
-class EncodedSplit:
-    """One split's share of a batch: flat `ids`, `lengths` [documents], their `text_bytes` [documents] and id numbers [documents]."""
-
-    ids: NDArray[Any]
-    lengths: NDArray[np.int64]
-    text_bytes: NDArray[np.int64]
-    numbers: NDArray[np.uint64]
-
-
-@dataclass(frozen=True)
 class EncodedBatch:
-    """What became of a RawBatch."""
+    """Documents as ids: `records` [documents] of RECORD, and `sequences`, the ragged ids of `records["sequences"]` per document."""
 
-    splits: dict[str, EncodedSplit]
+    records: NDArray[Any]
+    sequences: RaggedBatch
     rejects: list[Reject]
     skipped: Counter[str]
-    bytes_read: int
-    tokens: int
 
 
 class Encoder:
-    """Encodes batches: parse, tokenize, leave out by length, plugin, end-of-document token, split."""
+    """Encodes batches of raw documents."""
 
     def __init__(self, settings: EncodeSettings) -> None:
         self._settings = settings
         self._tokenizer = load(settings.tokenizer_dir)
         self._plugin = plugins.create(settings.plugin, settings.plugin_settings, self._tokenizer)
+        self.dtype = self._tokenizer.dtype
 
-    def __call__(self, batch: RawBatch) -> EncodedBatch:
-        """The documents of a batch as ids, by split, and its rejects."""
+    def __call__(self, batch: Sequence[RawDocument]) -> EncodedBatch:
+        """The documents of a batch as ids, and its rejects."""
         documents, rejects, skipped = self._parse(batch)
-        numbers = np.array([document.number for document in documents], dtype=np.uint64)
-        text_bytes = np.array([document.text_bytes for document in documents], dtype=np.int64)
         ragged = self._tokenizer.encode_batch([document.text for document in documents])
-        kept = self._within_limits(ragged, skipped)  # before the plugin, so that all arms of a study keep the same documents
-        ragged, numbers, text_bytes = ragged.select(kept), numbers[kept], text_bytes[kept]
-        ragged = plugins.apply(self._plugin, ragged, numbers, self._settings.seed, self._tokenizer.vocab_size)
+        kept = self._within_limits(ragged.lengths, skipped)  # before the plugin, so that all arms of a study keep the same documents
+        records, ragged = self._records(documents)[kept], ragged.select(kept)
+        ragged = plugins.apply(self._plugin, ragged, records["number"], self._settings.seed, self._tokenizer.vocab_size)
         if self._settings.append_eod:
             ragged = ragged.append_token(self._tokenizer.eod_id)
-        return EncodedBatch(self._by_split(ragged, numbers, text_bytes), rejects, skipped, batch.bytes_read, len(ragged.ids))
+        records["tokens"] = ragged.lengths
+        return EncodedBatch(records, ragged, rejects, skipped)
 
-    def _parse(self, batch: RawBatch) -> tuple[list[Document], list[Reject], Counter[str]]:
+    def _parse(self, batch: Sequence[RawDocument]) -> tuple[list[Document], list[Reject], Counter[str]]:
         documents, rejects, skipped = [], [], Counter[str]()
-        for source in batch.documents:
+        for source in batch:
             found = parse(source, self._settings.text_field, self._settings.id_field)
             if isinstance(found, Document):
                 documents.append(found)
@@ -105,63 +92,24 @@ class Encoder:
                 rejects.append(Reject(source, found))
         return documents, rejects, skipped
 
-    def _within_limits(self, ragged: RaggedBatch, skipped: Counter[str]) -> NDArray[np.bool_]:
-        lengths = ragged.lengths
-        short = lengths < self._settings.min_tokens
-        long = lengths > self._settings.max_tokens if self._settings.max_tokens is not None else np.zeros(len(lengths), dtype=bool)
+    def _within_limits(self, tokens: NDArray[np.int64], skipped: Counter[str]) -> NDArray[np.bool_]:
+        short = tokens < self._settings.min_tokens
+        long = tokens > self._settings.max_tokens if self._settings.max_tokens is not None else np.zeros(len(tokens), dtype=bool)
         skipped.update({reason: int(mask.sum()) for reason, mask in ((TOO_SHORT, short), (TOO_LONG, long)) if mask.any()})
         return ~(short | long)
 
-    def _by_split(self, ragged: RaggedBatch, numbers: NDArray[np.uint64], text_bytes: NDArray[np.int64]) -> dict[str, EncodedSplit]:
-        assigned, shares = assign(numbers, self._settings.split_limits), {}
-        for position, name in enumerate(SPLIT_NAMES):
-            if (chosen := assigned == position).any():
-                part = ragged.select(chosen)
-                shares[name] = EncodedSplit(part.ids, part.lengths, text_bytes[chosen], numbers[chosen])
-        return shares
+    def _records(self, documents: list[Document]) -> NDArray[Any]:
+        records = np.zeros(len(documents), dtype=RECORD)
+        records["number"] = [document.number for document in documents]
+        records["hash"] = np.frombuffer(b"".join([document.digest for document in documents]), dtype="<u8").reshape(-1, 2)
+        records["bytes"] = [document.text_bytes for document in documents]
+        records["sequences"] = 1
+        records["split"] = assign(records["number"], self._settings.split_limits)
+        return records
 
 
-def encode_all(batches: Iterable[RawBatch], settings: EncodeSettings, workers: int) -> Generator[EncodedBatch, None, None]:
-    """Encode batches in order; one worker is this process, where the tokenizer may use its own threads.
-
-    Raises SibolError when a worker process dies.
-    """
-    if workers == 1:
-        yield from map(Encoder(settings), batches)
-        return
-    context = multiprocessing.get_context("spawn")  # a forked child would inherit the tokenizer's threads and locks
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(settings,))
-    try:
-        yield from _in_order(pool, batches, workers * BATCHES_PER_WORKER)
-    except BrokenProcessPool:
-        raise SibolError(
-            "A worker process died, perhaps for lack of memory. Use fewer --workers or give the job more memory, then run again."
-        ) from None
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _in_order(pool: ProcessPoolExecutor, batches: Iterable[RawBatch], window: int) -> Iterator[EncodedBatch]:
-    waiting: deque[Future[EncodedBatch]] = deque()
-    for batch in batches:
-        waiting.append(pool.submit(_encode_in_worker, batch))
-        if len(waiting) >= window:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
-
-
-_worker_encoder: Encoder | None = None  # one per worker process, made by its initializer
-
-
-def _start_worker(settings: EncodeSettings) -> None:
-    global _worker_encoder
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is answered by the parent
-    end_with_parent(signal.SIGKILL)  # a killed parent cannot tell its workers, and they would wait for work forever
-    _worker_encoder = Encoder(settings)
-
-
-def _encode_in_worker(batch: RawBatch) -> EncodedBatch:
-    assert _worker_encoder is not None, "the pool's initializer ran first"
-    return _worker_encoder(batch)
+def select_documents(batch: EncodedBatch, chosen: NDArray[np.bool_]) -> tuple[NDArray[Any], RaggedBatch]:
+    """Records and sequences of the documents where `chosen` [documents] is true."""
+    of_sequences = np.repeat(chosen, batch.records["sequences"])
+    lengths = batch.sequences.lengths
+    return batch.records[chosen], from_lengths(batch.sequences.ids[np.repeat(of_sequences, lengths)], lengths[of_sequences])

@@ -2,19 +2,19 @@
 
 Format (megatron/core/datasets/indexed_dataset.py): the .bin holds the ids of all documents end to end; the .idx holds
 "MMIDIDX\\0\\0", version 1 (u64), dtype code (u8), number of sequences (u64), number of document limits (u64), then lengths (i32),
-byte offsets (i64) and document limits (i64). A sequence is a document here, so the limits are 0..documents.
+byte offsets (i64) and document limits (i64). Document d has the sequences from limit d to limit d + 1: one, or one per sentence.
 """
 
 from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +49,6 @@ class IndexedWriter(AbstractContextManager["IndexedWriter"]):
     def __init__(self, prefix: Path | str, dtype: np.dtype[Any]) -> None:
         self._prefix = str(prefix)
         self._dtype = np.dtype(dtype)
-        self._code = DTYPE_CODES[self._dtype]
         self._bin = open(self._prefix + ".bin", "wb")  # noqa: SIM115  closed by __exit__ or finish
         self._digest = hashlib.sha256()
         self._lengths: list[NDArray[np.int32]] = []
@@ -71,23 +70,55 @@ class IndexedWriter(AbstractContextManager["IndexedWriter"]):
     def finish(self) -> IndexedFiles:
         """Close the .bin and write the .idx."""
         self._bin.close()
-        lengths = np.concatenate(self._lengths) if self._lengths else np.zeros(0, np.int32)
-        documents, digest = len(lengths), hashlib.sha256()
-        with open(self._prefix + ".idx", "wb") as handle:
-            for part in self._index_parts(lengths):
-                handle.write(part)
-                digest.update(part)
-            idx_bytes = handle.tell()
+        documents = sum(map(len, self._lengths))
+        index = write_index(Path(self._prefix + ".idx"), self._dtype, self._lengths)
         bin_bytes = self._tokens * self._dtype.itemsize
-        return IndexedFiles(documents, self._tokens, self._max_token_id, bin_bytes, idx_bytes, self._digest.hexdigest(), digest.hexdigest())
+        return IndexedFiles(
+            documents, self._tokens, self._max_token_id, bin_bytes, index.size_bytes, self._digest.hexdigest(), index.sha256
+        )
 
-    def _index_parts(self, lengths: NDArray[np.int32]) -> Iterator[bytes | memoryview]:
-        documents = len(lengths)
-        ends = np.cumsum(lengths, dtype=np.int64) * self._dtype.itemsize
-        yield HEADER.pack(MAGIC, VERSION, self._code, documents, documents + 1)
-        yield lengths.data
-        yield (ends - lengths.astype(np.int64) * self._dtype.itemsize).data
-        yield np.arange(documents + 1, dtype=np.int64).data
+
+class WrittenIndex(NamedTuple):
+    """Size and SHA-256 of an .idx file."""
+
+    size_bytes: int
+    sha256: str
+
+
+def write_index(
+    path: Path, dtype: np.dtype[Any], lengths: Sequence[NDArray[np.int32]], sequences: Sequence[NDArray[np.int32]] | None = None
+) -> WrittenIndex:
+    """Write an .idx from the lengths of all sequences and the number of sequences of every document (None: one each), in pieces."""
+    digest = hashlib.sha256()
+    with open(path, "wb") as handle:
+        for part in _index_parts(np.dtype(dtype), lengths, sequences):
+            handle.write(part)
+            digest.update(part)
+        return WrittenIndex(handle.tell(), digest.hexdigest())
+
+
+def _index_parts(
+    dtype: np.dtype[Any], lengths: Sequence[NDArray[np.int32]], sequences: Sequence[NDArray[np.int32]] | None
+) -> Iterator[bytes | memoryview]:
+    of_documents = sequences if sequences is not None else [np.ones(len(part), np.int32) for part in lengths]
+    documents = sum(map(len, of_documents))
+    yield HEADER.pack(MAGIC, VERSION, DTYPE_CODES[dtype], sum(map(len, lengths)), documents + 1)
+    for part in lengths:
+        yield np.ascontiguousarray(part, np.int32).data
+    for part, before, after in _running_sums(lengths):
+        yield ((before + after - part) * dtype.itemsize).data  # where each sequence begins
+    yield np.zeros(1, np.int64).data
+    for _, before, after in _running_sums(of_documents):
+        yield (before + after).data
+
+
+def _running_sums(parts: Sequence[NDArray[np.int32]]) -> Iterator[tuple[NDArray[np.int32], int, NDArray[np.int64]]]:
+    """Each part, the sum of all before it, and its own running sum."""
+    before = 0
+    for part in parts:
+        sums = np.cumsum(part, dtype=np.int64)
+        yield part, before, sums
+        before += int(sums[-1]) if len(sums) else 0
 
 
 class IndexedReader:

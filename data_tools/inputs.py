@@ -22,6 +22,7 @@ from nemo_ext.common.errors import DataError, VersionError
 
 LINE_FORMATS = (".jsonl", ".ndjson")
 TEXT_FORMATS = (".txt",)
+TABLE_FORMATS = (".parquet",)
 COMPRESSIONS = (".gz", ".zst")
 READ_BYTES = 1 << 16
 IGNORED_FILE = "file-of-another-kind"
@@ -30,12 +31,13 @@ DATASET_FILE = "file-of-a-prepared-dataset"  # its tokenizer and quarantine look
 
 @dataclass(frozen=True)
 class InputFile:
-    """One file to read. `is_text`: the whole file is one document; otherwise every line is a JSON object."""
+    """One file to read. `is_text`: the whole file is one document; `is_table`: every row is one; otherwise every line is a JSON object."""
 
     path: Path
     is_text: bool
     compression: str
     size_bytes: int
+    is_table: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,21 +53,22 @@ class FoundInputs:
         return sum(file.size_bytes for file in self.files)
 
 
-def find_inputs(arguments: Sequence[str]) -> FoundInputs:
+def find_inputs(arguments: Sequence[str], tables: bool = False) -> FoundInputs:
     """Files behind paths, glob patterns (`**` included) and folders, in the order given and sorted within each.
 
     Of a folder, all .jsonl, .ndjson and .txt files below it are taken, also as .gz or .zst; others, and what belongs to a prepared
-    dataset in there, are counted, and names that start with a dot are passed over.
+    dataset in there, are counted, and names that start with a dot are passed over. With `tables`, .parquet files are taken, too.
     Raises DataError for an argument that matches nothing, a named file of another kind, and a file that is named twice.
     """
     files: dict[Path, InputFile] = {}
     skipped: Counter[str] = Counter()
     for argument in arguments:
-        for path, reason_to_skip in _expand(argument):
+        for path, reason_to_skip in _expand(argument, tables):
             if reason_to_skip:
                 skipped[reason_to_skip] += 1
-            elif (found := _classify(path)) is None:
-                raise DataError(f"Input {path} is of an unknown kind. Expected .jsonl, .ndjson or .txt, plain or with .gz or .zst.")
+            elif (found := _classify(path, tables)) is None:
+                expected = f".jsonl, .ndjson or .txt, plain or with .gz or .zst{', or .parquet' if tables else ''}"
+                raise DataError(f"Input {path} is of an unknown kind. Expected {expected}.")
             elif (key := path.resolve()) in files:
                 raise DataError(f"Input {path} is named twice (also as {files[key].path}). Its documents would count double; name it once.")
             else:
@@ -75,11 +78,11 @@ def find_inputs(arguments: Sequence[str]) -> FoundInputs:
     return FoundInputs(tuple(files.values()), skipped)
 
 
-def _expand(argument: str) -> Iterator[tuple[Path, str]]:
+def _expand(argument: str, tables: bool) -> Iterator[tuple[Path, str]]:
     """Files behind one argument, each with the reason to skip it or ""."""
     path = Path(argument)
     if path.is_dir():
-        yield from _walk(path)
+        yield from _walk(path, tables)
     elif path.exists():
         yield path, ""
     elif matches := sorted(glob.glob(argument, recursive=True)):
@@ -89,22 +92,23 @@ def _expand(argument: str) -> Iterator[tuple[Path, str]]:
         raise DataError(f"{kind} {argument}. Expected a file, a folder or a glob pattern; check the path.")
 
 
-def _walk(folder: Path) -> Iterator[tuple[Path, str]]:
+def _walk(folder: Path, tables: bool) -> Iterator[tuple[Path, str]]:
     inner = [path for path in sorted(folder.rglob("*")) if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
     datasets = {path.parent for path in inner if path.name == MANIFEST_NAME and (path.parent / "train.idx").exists()}
     for path in inner:
         if path.is_file():
             in_dataset = not datasets.isdisjoint(path.parents)
-            yield path, DATASET_FILE if in_dataset else "" if _classify(path) else IGNORED_FILE
+            yield path, DATASET_FILE if in_dataset else "" if _classify(path, tables) else IGNORED_FILE
 
 
-def _classify(path: Path) -> InputFile | None:
+def _classify(path: Path, tables: bool) -> InputFile | None:
     suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
     compression = suffixes.pop() if suffixes and suffixes[-1] in COMPRESSIONS else ""
     kind = suffixes[-1] if suffixes else ""
-    if kind not in (*LINE_FORMATS, *TEXT_FORMATS):
+    is_table = tables and kind in TABLE_FORMATS and not compression
+    if not is_table and kind not in (*LINE_FORMATS, *TEXT_FORMATS):
         return None
-    return InputFile(path, kind in TEXT_FORMATS, compression, path.stat().st_size)
+    return InputFile(path, kind in TEXT_FORMATS, compression, path.stat().st_size, is_table)
 
 
 class HashingReader(io.RawIOBase):

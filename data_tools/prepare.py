@@ -1,32 +1,34 @@
-"""`sibol data prepare`: raw text to a dataset folder that training opens. Read, encode, write; the manifest comes last.
+"""`sibol data prepare`: raw text to a dataset folder that training opens. Units of the input are encoded, then put together.
 
-The folder appears whole or not at all, and depends on nothing but inputs and options: not on workers, time or machine.
+The dataset appears whole or not at all, and depends on nothing but inputs and options: not on workers, shards, time or machine.
 """
 
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from data_tools.bad_lines import POLICIES, BadLines
-from data_tools.encode import EncodeSettings, encode_all
+from data_tools.bad_lines import POLICIES, bad_line_error
+from data_tools.documents import Problem
+from data_tools.encode import EncodeSettings
 from data_tools.inputs import FoundInputs, find_inputs
-from data_tools.leftovers import claim, release, remove_leftovers
-from data_tools.lines import LineReader
-from data_tools.shard import ShardWriter
+from data_tools.merge import manifest_of, merge
+from data_tools.shards import SHARDS_FOLDER, Plan, Shard, finished_units, open_shard, parse_shard
 from data_tools.splits import parse_split
-from nemo_ext.common.dataset import DATASET_SCHEMA, MANIFEST_NAME, TOKENIZER_FOLDER
+from data_tools.units import Unit, line_number, plan_units
+from data_tools.work import Job, Summary, encode_units
+from nemo_ext.common.dataset import MANIFEST_NAME
 from nemo_ext.common.errors import ConfigError, DataError, OutputExistsError
-from nemo_ext.common.files import atomic_folder, refuse_existing, write_json
+from nemo_ext.common.files import disk_errors, refuse_existing
 from nemo_ext.tokenizers import TextTokenizer, load, plugins
 
 BYTES_WORTH_A_WORKER = 16 << 20  # below this, starting a process takes longer than the work it saves
+SHARD_SCHEMA = "sibol.shard/1"
 
 
 @dataclass(frozen=True)
@@ -49,39 +51,78 @@ class PrepareOptions:
     seed: int = 1234
     overwrite: bool = False
     dry_run: bool = False
+    shard: str | None = None
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far the work is: bytes of the input files (as they lie on disk) and tokens."""
+    """How far the work is: bytes of the input files (as they lie on disk) and tokens. Earlier work counts as bytes, not as tokens."""
 
     bytes_read: int
     total_bytes: int
     tokens: int
 
 
-def prepare(options: PrepareOptions, on_progress: Callable[[Progress], None] = lambda progress: None) -> dict[str, Any]:
-    """Write the dataset folder `options.out` (or, in a dry run, only count) and return its manifest.
+OnProgress = Callable[[Progress], None]
 
-    Raises ConfigError for options that make no sense, DataError for inputs that are missing, damaged or hold bad lines,
-    OutputExistsError, DiskFullError.
+
+def prepare(options: PrepareOptions, on_progress: OnProgress = lambda progress: None) -> dict[str, Any]:
+    """Write the dataset folder `options.out` (or, in a dry run, only count) and return its manifest; for a shard, what it holds.
+
+    What an interrupted run has finished is taken up. Raises ConfigError for options that make no sense, DataError for inputs that are
+    missing, damaged or hold bad lines, OutputExistsError, DiskFullError.
     """
     _check(options)
+    shard = parse_shard(options.shard) if options.shard is not None else Shard()
     if not options.dry_run:
         _refuse_out(options)
-        remove_leftovers(options.out)
     tokenizer = load(options.tokenizer)
     settings = _encode_settings(options)
     inputs = _inputs(options)
+    units = plan_units(inputs)
+    plan = _plan(options, settings, tokenizer, inputs, len(units))
     if options.dry_run:
-        return _write(options, settings, tokenizer, inputs, None, on_progress)
-    with atomic_folder(options.out, options.overwrite) as folder:
-        claim(folder)
-        manifest = _write(options, settings, tokenizer, inputs, folder, on_progress)
-        tokenizer.copy(folder / TOKENIZER_FOLDER)
-        release(folder)
-        write_json(folder / MANIFEST_NAME, manifest)
-    return manifest
+        job = Job(inputs.files, settings, None)
+        summaries = _run(options, job, shard.units(units), {}, on_progress)
+        return manifest_of(plan, summaries, [summary["records"] for summary in summaries])
+    with disk_errors(options.out), open_shard(options.out, shard, plan, tokenizer) as folder:
+        done = finished_units(folder, shard.units(units), inputs.files)
+        _run(options, Job(inputs.files, settings, folder), shard.units(units), done, on_progress)
+    return merge(options.out) if options.shard is None else {"shard": shard.name, "folder": str(options.out / SHARDS_FOLDER / shard.name)}
+
+
+def _run(options: PrepareOptions, job: Job, units: list[Unit], done: dict[int, Summary], on_progress: OnProgress) -> list[Summary]:
+    """Encode the units that are not done; summaries of those that were encoded."""
+    total_bytes = sum(unit.size_bytes for unit in units)
+    seen = [sum(unit.size_bytes for unit in units if unit.number in done), 0]
+
+    def on_work(size_bytes: int, tokens: int) -> None:
+        seen[0] += size_bytes
+        seen[1] += tokens
+        on_progress(Progress(seen[0], total_bytes, seen[1]))
+
+    for unit in (unit for unit in units if unit.number in done):
+        _judge(options, job, unit, done[unit.number])
+    missing = [unit for unit in units if unit.number not in done]
+    if not missing:
+        return []
+    summaries = []
+    with closing(encode_units(job, missing, choose_workers(options, missing), on_work)) as results:
+        for unit, summary in zip(missing, results, strict=True):
+            _judge(options, job, unit, summary)
+            summaries.append(summary)
+    return summaries
+
+
+def _judge(options: PrepareOptions, job: Job, unit: Unit, summary: Summary) -> None:
+    """Raise DataError for the first line of a unit that holds no document, when such lines are errors."""
+    if options.on_bad_line != "fail" or not summary["first_reject"]:
+        return
+    first = summary["first_reject"]
+    file = job.files[first["file"]]
+    part = next(part for part in unit.parts if part.file == first["file"])
+    problem = Problem(first["reason"], first["detail"])
+    raise bad_line_error(file.path, line_number(file, part, first["line"]), problem, first["raw"].encode())
 
 
 def _check(options: PrepareOptions) -> None:
@@ -93,20 +134,28 @@ def _check(options: PrepareOptions) -> None:
         raise ConfigError(f"--min-tokens {options.min_tokens} --max-tokens {options.max_tokens}: no document can have such a length.")
     if options.seed < 0:
         raise ConfigError(f"--seed {options.seed}: expected 0 or more.")
+    if options.dry_run and options.shard is not None:
+        raise ConfigError("--dry-run counts the whole input. Leave --shard out.")
 
 
 def _refuse_out(options: PrepareOptions) -> None:
     """Only a dataset is ever replaced: --overwrite with a wrong --out must not remove somebody's folder."""
-    refuse_existing(options.out, options.overwrite)
-    taken = options.out.is_file() or (options.out.is_dir() and any(options.out.iterdir()))
-    if taken and not (options.out / MANIFEST_NAME).is_file():
+    out = options.out
+    entries = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    if entries == {SHARDS_FOLDER}:
+        return
+    refuse_existing(out, options.overwrite)
+    if (out.is_file() or entries) and not entries & {MANIFEST_NAME, SHARDS_FOLDER}:
         raise OutputExistsError(
-            f"{options.out} is not a dataset (it has no {MANIFEST_NAME}), so --overwrite does not replace it. Choose another place."
+            f"{out} is not a dataset (it has no {MANIFEST_NAME}), so --overwrite does not replace it. Choose another place."
         )
 
 
 def _inputs(options: PrepareOptions) -> FoundInputs:
-    inputs = find_inputs(options.inputs)
+    inputs = find_inputs(options.inputs, tables=True)
+    for file in inputs.files:
+        if not file.path.is_file():
+            raise DataError(f"Input {file.path} is not a regular file. Write its contents to a file first: parts of it are read at once.")
     texts = [file.path for file in inputs.files if file.is_text]
     if options.id_field is not None and texts:
         raise ConfigError(
@@ -130,61 +179,20 @@ def _encode_settings(options: PrepareOptions) -> EncodeSettings:
     )
 
 
-def choose_workers(options: PrepareOptions, inputs: FoundInputs) -> int:
+def choose_workers(options: PrepareOptions, units: Iterable[Unit]) -> int:
     """Worker processes to use: the number asked for, else one per 16 MiB of input up to the CPUs this process may use."""
     if options.workers is not None:
         return options.workers
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # macOS has no affinity
-    return max(1, min(cpus, inputs.size_bytes // BYTES_WORTH_A_WORKER))
+    return max(1, min(cpus, sum(unit.size_bytes for unit in units) // BYTES_WORTH_A_WORKER))
 
 
-def _write(
-    options: PrepareOptions,
-    settings: EncodeSettings,
-    tokenizer: TextTokenizer,
-    inputs: FoundInputs,
-    folder: Path | None,
-    on_progress: Callable[[Progress], None],
-) -> dict[str, Any]:
-    reader, skipped, tokens = LineReader(inputs), Counter(inputs.skipped), 0
-    with (
-        ShardWriter(folder, tokenizer.dtype) as shard,
-        BadLines(options.on_bad_line, inputs, folder) as bad_lines,
-        closing(encode_all(reader, settings, choose_workers(options, inputs))) as batches,
-    ):
-        for batch in batches:
-            for reject in batch.rejects:
-                bad_lines.add(reject)
-            skipped.update(batch.skipped)
-            shard.add(batch)
-            tokens += batch.tokens
-            on_progress(Progress(batch.bytes_read, inputs.size_bytes, tokens))
-        splits, duplicates = shard.finish(), shard.duplicate_documents()
-    skipped.update(bad_lines.counts)
-    results = {
-        "inputs": reader.digests,
-        "splits": splits,
-        "skipped": dict(sorted(skipped.items())),
-        "duplicate_documents": duplicates,
-    }
-    _require_train(options, results)
-    return _manifest(options, settings, tokenizer, results)
-
-
-def _require_train(options: PrepareOptions, results: dict[str, Any]) -> None:
-    if "train" in results["splits"]:
-        return
-    skipped = ", ".join(f"{count} {reason}" for reason, count in results["skipped"].items()) or "nothing skipped"
-    raise DataError(
-        f"The train split would be empty: {sum(split['documents'] for split in results['splits'].values())} documents in all, {skipped}. "
-        f"Check the inputs, --text-field ({options.text_field}), --min-tokens ({options.min_tokens}) and --split ({options.split})."
-    )
-
-
-def _manifest(options: PrepareOptions, settings: EncodeSettings, tokenizer: TextTokenizer, results: dict[str, Any]) -> dict[str, Any]:
+def _plan(options: PrepareOptions, settings: EncodeSettings, tokenizer: TextTokenizer, inputs: FoundInputs, units: int) -> Plan:
+    """Everything that decides about the bytes of the dataset; most of it goes into the manifest as it is."""
     return {
-        "schema": DATASET_SCHEMA,
+        "schema": SHARD_SCHEMA,
         "tokenizer": {"fingerprint": tokenizer.fingerprint, "vocab_size": tokenizer.vocab_size, "eod_id": tokenizer.eod_id},
+        "dtype": tokenizer.dtype.name,
         "plugin": {"name": settings.plugin, "settings": settings.plugin_settings},
         "seed": options.seed,
         "append_eod": options.append_eod,
@@ -192,7 +200,9 @@ def _manifest(options: PrepareOptions, settings: EncodeSettings, tokenizer: Text
         "fields": {"text": options.text_field, "id": options.id_field},
         "limits": {"min_tokens": options.min_tokens, "max_tokens": options.max_tokens},
         "on_bad_line": options.on_bad_line,
-        **results,
+        "inputs": [{"path": str(file.path), "bytes": file.size_bytes} for file in inputs.files],
+        "passed_over": dict(inputs.skipped),
+        "units": units,
         "created": {"sibol": sibol_version()},
     }
 

@@ -1,4 +1,4 @@
-"""`sibol data prepare`: text to datasets."""
+"""`sibol data prepare` and `sibol data merge`: text to datasets, on one machine or many."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 def prepare(
     inputs: Annotated[
-        list[str], typer.Argument(help="files, folders or glob patterns: .jsonl, .ndjson, .txt, also .gz or .zst", metavar="INPUT...")
+        list[str],
+        typer.Argument(help="files, folders or glob patterns: .jsonl, .ndjson, .txt, also .gz or .zst; .parquet", metavar="INPUT..."),
     ],
     tokenizer: Annotated[Path, typer.Option(help="Hugging Face tokenizer folder", metavar="DIR")],
     out: Annotated[Path, typer.Option(help="dataset folder to write", metavar="DIR")],
@@ -32,8 +33,12 @@ def prepare(
     seed: Annotated[int, typer.Option(help="seed of the plugin's random choices", min=0)] = 1234,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the dataset in --out")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="read, check and count everything, write nothing")] = False,
+    shard: Annotated[str | None, typer.Option(help="do one share of the work, for `sibol data merge`", metavar="NUMBER/COUNT")] = None,
 ) -> None:
-    """Tokenize text into a Megatron indexed dataset with train, validation and test splits and a manifest."""
+    """Tokenize text into a Megatron indexed dataset with train, validation and test splits and a manifest.
+
+    When it was interrupted, the same command goes on where it was.
+    """
     from data_tools.prepare import PrepareOptions
     from data_tools.prepare import prepare as run_prepare
 
@@ -54,11 +59,23 @@ def prepare(
         seed=seed,
         overwrite=overwrite,
         dry_run=dry_run,
+        shard=shard,
     )
     with _progress_bar() as on_progress:
         manifest = run_prepare(options, on_progress)
+    if shard is not None:
+        typer.echo(f"Shard {shard} is done. When all are, run: sibol data merge {out}")
+        return
     _print_prepared(manifest)
     typer.echo("Nothing was written (--dry-run)." if dry_run else f"Wrote {out}")
+
+
+def merge(out: Annotated[Path, typer.Argument(help="the --out of all shards", metavar="DIR")]) -> None:
+    """Put the shards of a dataset together: the same bytes as of one `sibol data prepare` without --shard."""
+    from data_tools.merge import merge as run_merge
+
+    _print_prepared(run_merge(out))
+    typer.echo(f"Wrote {out}")
 
 
 def _print_prepared(manifest: dict[str, Any]) -> None:

@@ -95,3 +95,13 @@ def test_mistakes_are_named(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.jsonl").write_text('{"text": "a"}\nnonsense\n')
     with pytest.raises(DataError, match=r"bad\.jsonl:2: broken-json"):
         run(tokenizer.app, "train", tmp_path / "bad.jsonl", "--out", tmp_path / "tokenizer")
+
+
+def test_shards_made_by_the_command_merge_into_the_dataset_of_one_run(folder: Path, tmp_path: Path) -> None:
+    arguments = ("--tokenizer", folder / "tokenizer", "--out", tmp_path / "set", "--split", "90,5,5", "--id-field", "id")
+    for number in (2, 1):
+        output = run(data.app, "prepare", folder / "docs.jsonl", *arguments, "--shard", f"{number}/2")
+        assert f"sibol data merge {tmp_path / 'set'}" in output
+    assert "train" in run(data.app, "merge", tmp_path / "set")
+    for name in ("manifest.json", "train.bin", "train.idx", "validation.bin", "test.idx"):
+        assert (tmp_path / "set" / name).read_bytes() == (folder / "set" / name).read_bytes()

@@ -6,11 +6,6 @@ import base64
 import dataclasses
 import gzip
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,14 +13,12 @@ from typing import Any
 import pytest
 
 from data_tools.indexed import IndexedReader
-from data_tools.prepare import PrepareOptions, Progress, prepare
+from data_tools.prepare import PrepareOptions, prepare
+from data_tools.shards import SHARDS_FOLDER
 from nemo_ext.common.dataset import open_dataset
-from nemo_ext.common.errors import ConfigError, DataError, DiskFullError, OutputExistsError, SibolError
-from nemo_ext.common.files import PARTIAL_SUFFIX
+from nemo_ext.common.errors import ConfigError, DataError, OutputExistsError, SibolError
 from nemo_ext.tokenizers import TextTokenizer
 from tests.support.small_text import TEXTS, small_tokenizer, write_jsonl
-
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +27,9 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> TextTokenizer:
 
 
 @pytest.fixture(autouse=True)
-def many_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("data_tools.lines.BATCH_BYTES", 1000)
+def many_batches_and_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("data_tools.units.BATCH_BYTES", 1000)
+    monkeypatch.setattr("data_tools.units.UNIT_BYTES", 3000)
 
 
 @pytest.fixture
@@ -53,8 +47,9 @@ def documents_of(folder: Path, split: str) -> Iterator[list[int]]:
     yield from (reader.document(number).tolist() for number in range(len(reader)))
 
 
-def assert_nothing_was_written(options: PrepareOptions) -> None:
-    assert not options.out.parent.exists() or not any(options.out.parent.iterdir())
+def assert_no_dataset(options: PrepareOptions) -> None:
+    """Nothing but unfinished work, which the next run takes up."""
+    assert not options.out.exists() or [path.name for path in options.out.iterdir()] == [SHARDS_FOLDER]
 
 
 def test_every_document_is_stored_once_with_its_end_and_its_bytes(options: PrepareOptions, tokenizer: TextTokenizer) -> None:
@@ -124,7 +119,7 @@ def test_a_bad_line_stops_the_work_naming_file_line_reason_text_and_remedy(optio
     message = str(caught.value)
     assert message.startswith(f'{options.inputs[0]}:3: broken-json (Expecting \',\' delimiter at column 13). It begins: {{"text": "a"\n')
     assert "--on-bad-line skip" in message and "quarantine" in message
-    assert_nothing_was_written(options)
+    assert_no_dataset(options)
 
 
 def test_skipped_lines_are_counted_by_reason(options: PrepareOptions) -> None:
@@ -143,7 +138,7 @@ def test_quarantined_lines_are_kept_as_they_were(options: PrepareOptions) -> Non
 
 def test_a_dry_run_counts_the_same_and_writes_nothing(options: PrepareOptions) -> None:
     counted = prepare(dataclasses.replace(options, dry_run=True))
-    assert_nothing_was_written(options)
+    assert not options.out.parent.exists()
     written = prepare(options)
     assert {name: split["tokens"] for name, split in counted["splits"].items()} == {
         name: split["tokens"] for name, split in written["splits"].items()
@@ -177,63 +172,12 @@ def test_an_existing_dataset_is_replaced_only_on_request_and_other_folders_never
         ({"min_tokens": 9, "max_tokens": 3}, ConfigError, "no document can have such a length"),
     ],
 )
-def test_options_that_cannot_work_are_refused_and_nothing_is_written(
+def test_options_that_cannot_work_are_refused_and_make_no_dataset(
     options: PrepareOptions, changes: dict[str, Any], error: type[SibolError], message: str
 ) -> None:
     with pytest.raises(error, match=message):
         prepare(dataclasses.replace(options, **changes))
-    assert_nothing_was_written(options)
-
-
-def test_a_disk_that_fills_up_midway_leaves_nothing_and_says_so(options: PrepareOptions) -> None:
-    def fill_disk(progress: Progress) -> None:
-        partial = next(options.out.parent.glob(f".*{PARTIAL_SUFFIX}"))
-        for split in ("validation", "test"):
-            if not (partial / f"{split}.bin").exists():
-                (partial / f"{split}.bin").symlink_to("/dev/full")  # every write to it fails with ENOSPC
-
-    sorted_texts = dataclasses.replace(options, inputs=(str(write_jsonl(Path(options.inputs[0]), [*TEXTS[:1] * 30, *TEXTS])),))
-    with pytest.raises(DiskFullError, match=r"No space left while writing .*set"):
-        prepare(sorted_texts, fill_disk)
-    assert_nothing_was_written(options)
-
-
-def run_command(arguments: list[str], **keywords: Any) -> subprocess.Popen[bytes]:
-    code = "from recipes.cli.data import app; app()"
-    return subprocess.Popen([sys.executable, "-c", code, "prepare", *arguments], cwd=REPOSITORY, stderr=subprocess.PIPE, **keywords)
-
-
-def wait_until(condition: Any, timeout_s: float = 60.0) -> None:
-    end_s = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < end_s, "waited too long"
-        time.sleep(0.02)
-
-
-def children_of(process: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
-
-
-def test_a_killed_run_leaves_no_dataset_no_processes_and_the_next_run_cleans_up(options: PrepareOptions, tmp_path: Path) -> None:
-    pipe = tmp_path / "pipe.jsonl"  # as long as nobody closes it, the command waits for more text
-    os.mkfifo(pipe)
-    arguments = [str(pipe), "--tokenizer", str(options.tokenizer), "--out", str(options.out), "--workers", "2"]
-    command = run_command(arguments)
-    with open(pipe, "wb") as writer:
-        writer.write(json.dumps({"text": TEXTS[0] * 20_000}).encode() + b"\n")
-        writer.flush()
-        wait_until(lambda: len(children_of(command.pid)) >= 2)
-        workers = children_of(command.pid)
-        command.send_signal(signal.SIGKILL)
-        command.communicate()
-    wait_until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
-    left = list(options.out.parent.iterdir())
-    assert [path.name for path in left] == [f".set.{command.pid}{PARTIAL_SUFFIX}"]
-    stranger = options.out.parent / f".set.1{PARTIAL_SUFFIX}"
-    stranger.mkdir()
-    (stranger / ".owner.json").write_text(json.dumps({"host": "another-machine", "pid": command.pid}))
-    prepare(options)
-    assert sorted(path.name for path in options.out.parent.iterdir()) == [stranger.name, "set"]
+    assert_no_dataset(options)
 
 
 PLUGIN = """
@@ -290,7 +234,7 @@ def test_a_plugin_from_another_package_decides_the_stored_ids_for_any_number_of_
 
 
 @pytest.mark.usefixtures("outside_plugin")
-def test_a_worker_that_dies_is_reported_and_nothing_is_written(options: PrepareOptions) -> None:
+def test_a_worker_that_dies_is_reported_and_makes_no_dataset(options: PrepareOptions) -> None:
     with pytest.raises(SibolError, match=r"A worker process died.*fewer --workers"):
         prepare(dataclasses.replace(options, plugin="shift", plugin_settings=("die=true",), workers=2))
-    assert_nothing_was_written(options)
+    assert_no_dataset(options)
