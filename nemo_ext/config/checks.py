@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from nemo_ext.common.errors import ConfigError
-from nemo_ext.config.schema import RunConfig
+from nemo_ext.config.schema import DataConfig, RunConfig
 
 
 def check_values(config: Any, prefix: str = "") -> None:
@@ -40,8 +41,7 @@ def check_run(config: RunConfig, ranks: int) -> None:
     """Check everything that can be known without the model's config. Raises ConfigError naming values and remedy."""
     check_values(config)
     train, parallel, schedule = config.train, config.parallel, config.schedule
-    if not config.data.path:
-        raise ConfigError("data.path is empty. Set it to a dataset folder: data.path=DIR (made by `sibol data prepare`).")
+    check_data(config.data)
     per_pass = train.micro_batch_size * data_parallel_size(config, ranks)
     if train.global_batch_size % per_pass:
         raise ConfigError(
@@ -64,6 +64,21 @@ def check_run(config: RunConfig, ranks: int) -> None:
     for key, beta in (("beta1", config.optimizer.beta1), ("beta2", config.optimizer.beta2)):
         if beta >= 1:
             raise ConfigError(f"optimizer.{key}={beta} must be below 1.")
+
+
+def check_data(data: DataConfig) -> None:
+    """Check that the settings name one dataset or one blend. Raises ConfigError."""
+    if data.path and data.blend:
+        raise ConfigError(
+            f"data.path={data.path} and data.blend={data.blend} are both set. Set one of them to nothing: data.path= or data.blend={{}}."
+        )
+    if not data.path and not data.blend:
+        raise ConfigError(
+            "data.path is empty. Set it to a dataset folder: data.path=DIR (made by `sibol data prepare`), or set data.blend."
+        )
+    wrong = {path: weight for path, weight in data.blend.items() if not 0 < weight < math.inf}
+    if wrong:
+        raise ConfigError(f"data.blend has the weights {wrong}. Expected numbers above 0; leave a dataset out to give it no weight.")
 
 
 def check_architecture(config: RunConfig, hf_config: Mapping[str, Any]) -> None:

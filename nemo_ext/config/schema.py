@@ -39,6 +39,7 @@ class DataConfig:
     """Which dataset to train on and how it is fed."""
 
     path: str = setting("", "dataset folder written by `sibol data prepare`")
+    blend: Dict[str, float] = setting({}, "instead of path: dataset folders and their weights, e.g. data.blend={web: 0.7, books: 0.3}")  # noqa: UP006
     task: str = setting("pretrain", "what is learned from the data")
     num_workers: int = setting(0, "loader processes per rank; 0 reads in the training process", minimum=0)
     index_cache: Optional[str] = setting(None, "folder for Megatron's sample indices; null: inside the run folder")  # noqa: UP045

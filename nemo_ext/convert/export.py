@@ -130,7 +130,7 @@ def _run_facts(folder: Any, checkpoint: Path) -> dict[str, Any]:
             "run_yaml_sha256": sha256_of_file(folder.settings),
             "init_from": config.model.init_from,
         },
-        "dataset": {"path": config.data.path, "fingerprint": state.get("dataset_fingerprint")},
+        "dataset": {"path": config.data.path or config.data.blend, "fingerprint": state.get("dataset_fingerprint")},
     }
 
 

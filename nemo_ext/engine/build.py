@@ -84,7 +84,7 @@ def build_strategy(run: ResolvedRun) -> ReproducibleStrategy:
 def build_trainer(run: ResolvedRun, callbacks: list[pl.Callback]) -> nl.Trainer:
     """NeMo's trainer; logging, checkpoints and progress are our callbacks' business."""
     config = run.config
-    batches = config.validation.batches if "validation" in run.dataset.splits else 0
+    batches = config.validation.batches if run.data.split("validation") else 0
     local_ranks = int(os.environ["LOCAL_WORLD_SIZE"])
     trainer = nl.Trainer(
         accelerator="cpu" if on_cpu() else "gpu",

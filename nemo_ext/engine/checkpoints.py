@@ -147,8 +147,8 @@ def checkpoint_state(run: ResolvedRun, step: int) -> dict[str, Any]:
         "consumed_tokens": step * train.global_batch_size * train.seq_length,
         "precision": train.precision,
         "layout": {"ranks": run.ranks, "tp": parallel.tp, "pp": parallel.pp, "cp": parallel.cp},
-        "dataset_fingerprint": run.dataset.fingerprint,
-        "tokenizer_fingerprint": run.dataset.tokenizer_fingerprint,
+        "dataset_fingerprint": run.data.fingerprint,
+        "tokenizer_fingerprint": run.data.tokenizer_fingerprint,
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from nemo_ext.common.blend import Blend
 from nemo_ext.common.errors import SibolError
 from nemo_ext.config import from_yaml, to_yaml
 from nemo_ext.engine.launch import CONTINUE_EXIT_CODE, start_ranks, threads_per_rank
@@ -32,7 +33,6 @@ def run_locally(run: ResolvedRun) -> int:
 def describe(run: ResolvedRun) -> str:
     """What is about to run, in a few lines."""
     config, parallel, train = run.config, run.config.parallel, run.config.train
-    split = run.dataset.splits["train"]
     tokens = train.max_steps * train.global_batch_size * train.seq_length
     start = f"continues from {run.resume_from}" if run.resume_from else f"starts from {config.model.init_from or 'random weights'}"
     data_parallel = run.ranks // (parallel.tp * parallel.pp * parallel.cp)
@@ -41,9 +41,22 @@ def describe(run: ResolvedRun) -> str:
         f"run      {config.name} -> {run.folder.path} ({start})\n"
         f"model    {run.family.name}, {run.hf_config['num_hidden_layers']} layers, hidden {run.hf_config['hidden_size']}, "
         f"vocabulary {run.hf_config['vocab_size']:,}, {train.precision}\n"
-        f"data     {run.dataset.path}: {split.tokens:,} training tokens in {split.documents:,} documents\n"
-        f"steps    {train.max_steps:,} x {train.global_batch_size} x {train.seq_length} = {tokens:,} tokens "
-        f"({tokens / split.tokens:.2g} epochs)\n"
+        f"{describe_data(run.data, tokens)}"
+        f"steps    {train.max_steps:,} x {train.global_batch_size} x {train.seq_length} = {tokens:,} tokens\n"
         f"ranks    {run.ranks} (tp {parallel.tp}, pp {parallel.pp}, cp {parallel.cp}, dp {data_parallel})"
         + (f"\nchanged  {', '.join(changed)} since the run was last started" if changed else "")
     )
+
+
+def describe_data(data: Blend, tokens: int) -> str:
+    """One line per dataset: its share, what it holds, and how often `tokens` training tokens go through it."""
+    lines = ""
+    for dataset, share in data.parts:
+        split = dataset.splits["train"]
+        portion = f"{share:.1%} " if len(data.parts) > 1 else ""
+        held_out = "" if "validation" in dataset.splits else ", no validation split"
+        lines += (
+            f"data     {portion}{dataset.path}: {split.tokens:,} training tokens in {split.documents:,} documents, "
+            f"{share * tokens / split.tokens:.2g} epochs{held_out}\n"
+        )
+    return lines

@@ -157,9 +157,8 @@ class MetricsCallback(pl.Callback):
         loss = trainer.strategy.mean_validation_loss()
         if not trainer.is_global_zero:
             return
-        split = self.run.dataset.splits["validation"]
-        # nats per token -> bits per byte, at the split's own tokens per byte (exact when all of it is evaluated)
-        bits_per_byte = loss / math.log(2) * split.tokens / split.bytes
+        # nats per token -> bits per byte, at the split's own bytes per token (exact when all of it is evaluated)
+        bits_per_byte = loss / math.log(2) / self.run.data.bytes_per_token("validation")
         self._write({"step": trainer.global_step, "validation_loss": loss, "validation_bits_per_byte": bits_per_byte})
         self._logged_s = time.monotonic()
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nemo_ext.common.dataset import DatasetInfo, open_dataset
+from nemo_ext.common.blend import Blend, open_blend
 from nemo_ext.common.errors import ConfigError, DataError
 from nemo_ext.common.files import atomic_file, read_json, write_json
 from nemo_ext.config import RunConfig, check_architecture, check_run, to_yaml
@@ -30,7 +30,7 @@ class ResolvedRun:
     family: ModelFamily
     task: Task
     hf_config: dict[str, Any]
-    dataset: DatasetInfo
+    data: Blend
     folder: RunFolder
     resume_from: Path | None
     ranks: int
@@ -40,8 +40,8 @@ class ResolvedRun:
 def resolve(config: RunConfig, ranks: int) -> ResolvedRun:
     """Check `config` for `ranks` ranks against its dataset and architecture. Raises SibolError with the remedy."""
     check_run(config, ranks)
-    dataset = open_dataset(config.data.path)
-    family, hf_config = architecture(config, dataset)
+    data = open_blend(config.data.blend or {config.data.path: 1.0})
+    family, hf_config = architecture(config, data)
     family.check(hf_config)
     check_architecture(config, hf_config)
     return ResolvedRun(
@@ -49,14 +49,14 @@ def resolve(config: RunConfig, ranks: int) -> ResolvedRun:
         family=family,
         task=TASKS.get(config.data.task),
         hf_config=hf_config,
-        dataset=dataset,
+        data=data,
         folder=RunFolder(config.output_dir),
         resume_from=checkpoint_to_resume(config),
         ranks=ranks,
     )
 
 
-def architecture(config: RunConfig, dataset: DatasetInfo) -> tuple[ModelFamily, dict[str, Any]]:
+def architecture(config: RunConfig, data: Blend) -> tuple[ModelFamily, dict[str, Any]]:
     """Family and Hugging Face config: of `init_from`, else of the preset at the size of the dataset's tokenizer.
 
     Raises DataError when the dataset was not made with the tokenizer of `init_from` or has ids beyond its vocabulary.
@@ -64,32 +64,32 @@ def architecture(config: RunConfig, dataset: DatasetInfo) -> tuple[ModelFamily, 
     model = config.model
     if model.init_from is None:
         family = FAMILIES.get(model.family)
-        hf_config = family.hf_config(model.preset, model.overrides, vocab_size=dataset.vocab_size)
+        hf_config = family.hf_config(model.preset, model.overrides, vocab_size=data.vocab_size)
         # A new model knows the positions that it is trained on, and no others.
         if "max_position_embeddings" not in model.overrides:
             hf_config["max_position_embeddings"] = config.train.seq_length
         # It has one special token, which ends documents, starts generation and fills batches.
-        hf_config.update(dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), dataset.eod_id))
+        hf_config.update(dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), data.eod_id))
         return family, hf_config
     if model.overrides:
         raise ConfigError("model.overrides cannot change a model that is loaded with init_from. Remove one of the two.")
     source = Path(model.init_from)
     hf_config = read_json(source / "config.json", "model config (model.init_from)")
-    require_same_tokenizer(source, dataset)
-    if hf_config["vocab_size"] < dataset.vocab_size:
+    require_same_tokenizer(source, data)
+    if hf_config["vocab_size"] < data.vocab_size:
         raise DataError(
-            f"The dataset's tokenizer has {dataset.vocab_size} tokens, but the model in {source} has only "
+            f"The dataset's tokenizer has {data.vocab_size} tokens, but the model in {source} has only "
             f"{hf_config['vocab_size']} embeddings. "
             "Prepare the dataset with the model's own tokenizer."
         )
     return family_of(hf_config), hf_config
 
 
-def require_same_tokenizer(source: Path, dataset: DatasetInfo) -> None:
-    """Raise DataError unless the dataset was made with the tokenizer in the Hugging Face folder `source`."""
+def require_same_tokenizer(source: Path, data: Blend) -> None:
+    """Raise DataError unless the data were made with the tokenizer in the Hugging Face folder `source`."""
     from nemo_ext.tokenizers import load
 
-    dataset.require_tokenizer(load(source).fingerprint, f"the model in {source}")
+    data.require_tokenizer(load(source).fingerprint, f"the model in {source}")
 
 
 def write_run_folder(run: ResolvedRun) -> None:
@@ -102,7 +102,7 @@ def write_run_folder(run: ResolvedRun) -> None:
         handle.write(to_yaml(run.config))
     run.folder.model.mkdir(exist_ok=True)
     write_json(run.folder.model / "config.json", run.hf_config)
-    source = Path(run.config.model.init_from or run.dataset.tokenizer_dir)
+    source = Path(run.config.model.init_from or run.data.tokenizer_dir)
     load(source).copy(run.folder.model)
     _write_generation_config(run, source)
 

@@ -46,9 +46,13 @@ def train(config: RunConfig, ranks: int, callbacks: Sequence[pl.Callback] = ()) 
     metrics, checkpoints = MetricsCallback(run), CheckpointCallback(run)
     trainer = build_trainer(run, [*callbacks, metrics, ProgressCallback(metrics), checkpoints])
     model = build_model(run, weight_loader(run))
-    run.notes.update(backend="cpu" if on_cpu() else "cuda", layer_spec=model.config.layer_spec)
+    run.notes.update(
+        backend="cpu" if on_cpu() else "cuda",
+        layer_spec=model.config.layer_spec,
+        data={str(dataset.path): share for dataset, share in run.data.parts},
+    )
     index_cache = Path(config.data.index_cache) if config.data.index_cache else run.folder.index_cache
-    data = run.task.build_data_module(config, run.dataset, index_cache)
+    data = run.task.build_data_module(config, run.data, index_cache)
     trainer.fit(model, data, ckpt_path=str(run.resume_from) if run.resume_from else None)
     return TrainResult(step=trainer.global_step, finished=not checkpoints.stopped_early)
 

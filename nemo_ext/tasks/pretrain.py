@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningDataModule
 from megatron.core import parallel_state
+from megatron.core.datasets.blended_dataset import BlendedDataset
 from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegatronDatasetBuilder
 from megatron.core.datasets.gpt_dataset import GPTDataset, GPTDatasetConfig
 from megatron.core.datasets.utils import get_blend_from_list
@@ -22,25 +23,26 @@ from megatron.core.utils import get_batch_on_this_cp_rank
 from nemo.lightning.data import WrappedDataLoader
 from nemo.lightning.pytorch.plugins import MegatronDataSampler
 
-from nemo_ext.common.dataset import DatasetInfo
+from nemo_ext.common.blend import Blend
 from nemo_ext.config import RunConfig
 
 FIRST_STAGE_KEYS = ("tokens", "position_ids")
 LAST_STAGE_KEYS = ("labels", "loss_mask")
+SPLITS = ("train", "validation", "test")  # in the order of Megatron's Split
 
 
 @dataclass(frozen=True)
 class TokenizerFacts:
     """All that GPTDataset asks of a tokenizer. `pad` is no token: packed sequences have no padding to leave out."""
 
-    fingerprint: str
+    data: str
     eod: int
     pad: int = -1
 
     @property
     def unique_identifiers(self) -> dict[str, str]:
-        """What Megatron's cached sample indices depend on."""
-        return {"class": "sibol", "fingerprint": self.fingerprint}
+        """What Megatron's cached sample indices depend on: `data` is the fingerprint of tokenizer and token files."""
+        return {"class": "sibol", "data": self.data}
 
 
 class PretrainingData(LightningDataModule):
@@ -49,9 +51,9 @@ class PretrainingData(LightningDataModule):
     Batches are dicts of tokens, labels, position_ids `[micro batch, seq]` int64 and loss_mask `[micro batch, seq]` fp32.
     """
 
-    def __init__(self, config: RunConfig, dataset: DatasetInfo, index_cache: Path) -> None:
+    def __init__(self, config: RunConfig, data: Blend, index_cache: Path) -> None:
         super().__init__()
-        self.config, self.dataset, self.index_cache = config, dataset, index_cache
+        self.config, self.data, self.index_cache = config, data, index_cache
         self.data_sampler = MegatronDataSampler(
             seq_len=config.train.seq_length,
             micro_batch_size=config.train.micro_batch_size,
@@ -59,28 +61,36 @@ class PretrainingData(LightningDataModule):
             output_log=False,
         )
         self._first_step = 0
-        self._train: GPTDataset | None = None
-        self._validation: GPTDataset | None = None
+        self._train: GPTDataset | BlendedDataset | None = None
+        self._validation: GPTDataset | BlendedDataset | None = None
 
     def setup(self, stage: str = "") -> None:
         """Build the datasets: rank 0 writes Megatron's sample indices into the cache, the others read them."""
         del stage
-        train = self.config.train
-        blends = {name: get_blend_from_list([split.prefix]) for name, split in self.dataset.splits.items()}
+        batch_size = self.config.train.global_batch_size
+        self._train = self._build("train", self.config.train.max_steps * batch_size)
+        self._validation = self._build("validation", self.config.validation.batches * batch_size)
+
+    def _build(self, name: str, sequences: int) -> GPTDataset | BlendedDataset | None:
+        """`sequences` of split `name`, from each dataset by its share; None when no dataset has the split."""
+        weighted = [text for split, share in self.data.split(name) for text in (str(share), split.prefix)]
+        if not weighted:
+            return None
+        position = SPLITS.index(name)
+        blends, sizes = [None] * len(SPLITS), [0] * len(SPLITS)
+        blends[position], sizes[position] = get_blend_from_list(weighted), sequences
         dataset_config = GPTDatasetConfig(
-            random_seed=train.seed,
-            sequence_length=train.seq_length,
-            tokenizer=TokenizerFacts(self.dataset.tokenizer_fingerprint, self.dataset.eod_id),
+            random_seed=self.config.train.seed,
+            sequence_length=self.config.train.seq_length,
+            tokenizer=TokenizerFacts(self.data.fingerprint, self.data.eod_id),
             path_to_cache=str(self.index_cache),
             reset_position_ids=False,
             reset_attention_mask=False,
             eod_mask_loss=False,
             create_attention_mask=False,
-            blend_per_split=[blends.get(name) for name in ("train", "validation", "test")],
+            blend_per_split=blends,
         )
-        sequences = [train.max_steps * train.global_batch_size, self.config.validation.batches * train.global_batch_size, 0]
-        builder = BlendedMegatronDatasetBuilder(GPTDataset, sequences, lambda: True, dataset_config)
-        self._train, self._validation, _ = builder.build()
+        return BlendedMegatronDatasetBuilder(GPTDataset, sizes, lambda: True, dataset_config).build()[position]
 
     def train_dataloader(self) -> WrappedDataLoader:
         """Batches from the first sequence that was not consumed yet."""
@@ -90,7 +100,7 @@ class PretrainingData(LightningDataModule):
         """The same validation batches every time."""
         return self._loader(self._validation, "validation")
 
-    def _loader(self, dataset: GPTDataset | None, mode: str) -> WrappedDataLoader:
+    def _loader(self, dataset: GPTDataset | BlendedDataset | None, mode: str) -> WrappedDataLoader:
         assert dataset is not None and self.trainer is not None
         self._first_step = self.data_sampler.init_global_step = self.trainer.global_step
         return WrappedDataLoader(

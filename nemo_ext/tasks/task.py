@@ -15,7 +15,7 @@ TASKS = Registry("task", "sibol.tasks", {"pretrain": "nemo_ext.tasks.pretrain_ta
 class Task:
     """One way of learning; each part is `"module:object"`, imported when a run needs it.
 
-    data_module: `(config: RunConfig, dataset: DatasetInfo, index_cache: Path) -> LightningDataModule`.
+    data_module: `(config: RunConfig, data: Blend, index_cache: Path) -> LightningDataModule`.
     data_step: `(iterator) -> batch`, a dict of tensors on this rank's device; NeMo calls it once per micro batch.
     forward_step: `(model, batch) -> per-token losses [batch, seq]` on the last pipeline stage.
     """

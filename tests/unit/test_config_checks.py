@@ -24,6 +24,9 @@ def configured(*overrides: str) -> RunConfig:
     ("overrides", "ranks", "message"),
     [
         (["data.path="], 1, "data.path is empty"),
+        (["data.blend={web: 1}"], 1, "data.path=dataset and data.blend={'web': 1.0} are both set"),
+        (["data.path=", "data.blend={web: 1, books: 0}"], 1, "data.blend has the weights {'books': 0.0}"),
+        (["data.path=", "data.blend={web: .inf}"], 1, "data.blend has the weights {'web': inf}"),
         (["train.precision=fp64"], 1, "train.precision=fp64 is not known. Choose one of: fp32, bf16-mixed"),
         (["train.max_steps=0"], 1, "train.max_steps=0 is too small. It must be at least 1"),
         (["parallel.tp=2"], 3, "3 rank(s) cannot hold tp=2 x pp=1 x cp=1 = 2 model shards. Use a multiple of 2 ranks"),
