@@ -49,6 +49,16 @@ class DatasetInfo:
     manifest: Mapping[str, Any]
 
     @property
+    def plugin(self) -> str:
+        """Name of the tokenizer plugin that the dataset was prepared with."""
+        return str(self.manifest["plugin"]["name"])
+
+    @property
+    def plugin_settings(self) -> dict[str, Any]:
+        """All settings of that plugin."""
+        return dict(self.manifest["plugin"]["settings"])
+
+    @property
     def tokenizer_dir(self) -> Path:
         """The tokenizer that travels with the dataset."""
         return self.path / TOKENIZER_FOLDER

@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from nemo_ext.common.errors import ConfigError, nearest
 from nemo_ext.config.schema import RunConfig
 
-FREE_FORM = ("model.overrides.",)  # mappings whose keys are not ours to know
+FREE_FORM = ("model.overrides.", "data.plugin_settings.")  # mappings whose keys are not ours to know
 
 
 def known_keys(config: Any, prefix: str = "") -> Iterator[str]:

@@ -41,6 +41,12 @@ class DataConfig:
     path: str = setting("", "dataset folder written by `sibol data prepare`")
     blend: Dict[str, float] = setting({}, "instead of path: dataset folders and their weights, e.g. data.blend={web: 0.7, books: 0.3}")  # noqa: UP006
     task: str = setting("pretrain", "what is learned from the data")
+    plugin_mode: str = setting(
+        "offline", "who applies the tokenizer plugin: `sibol data prepare`, or training, anew in every epoch", choices=("offline", "online")
+    )
+    plugin: Optional[str] = setting(None, "online: plugin to apply; offline: plugin the dataset must have been prepared with, null: any")  # noqa: UP045
+    plugin_settings: Dict[str, Any] = setting({}, "settings of the plugin, e.g. data.plugin_settings.expand_prop=0.2")  # noqa: UP006
+    plugin_seed: int = setting(1234, "seed of the plugin's random choices when it is applied online", minimum=0)
     num_workers: int = setting(0, "loader processes per rank; 0 reads in the training process", minimum=0)
     index_cache: Optional[str] = setting(None, "folder for Megatron's sample indices; null: inside the run folder")  # noqa: UP045
 

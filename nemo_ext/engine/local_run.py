@@ -11,6 +11,7 @@ from nemo_ext.config import from_yaml, to_yaml
 from nemo_ext.engine.launch import CONTINUE_EXIT_CODE, start_ranks, threads_per_rank
 from nemo_ext.engine.resolve import ResolvedRun
 from nemo_ext.engine.run_folder import changed_settings
+from nemo_ext.tasks.treatment import UNTREATED, describe_treatment
 
 
 def run_locally(run: ResolvedRun) -> int:
@@ -41,7 +42,7 @@ def describe(run: ResolvedRun) -> str:
         f"run      {config.name} -> {run.folder.path} ({start})\n"
         f"model    {run.family.name}, {run.hf_config['num_hidden_layers']} layers, hidden {run.hf_config['hidden_size']}, "
         f"vocabulary {run.hf_config['vocab_size']:,}, {train.precision}\n"
-        f"{describe_data(run.data, tokens)}"
+        f"{describe_data(run.data, tokens)}{describe_treatment(config.data)}"
         f"steps    {train.max_steps:,} x {train.global_batch_size} x {train.seq_length} = {tokens:,} tokens\n"
         f"ranks    {run.ranks} (tp {parallel.tp}, pp {parallel.pp}, cp {parallel.cp}, dp {data_parallel})"
         + (f"\nchanged  {', '.join(changed)} since the run was last started" if changed else "")
@@ -54,9 +55,10 @@ def describe_data(data: Blend, tokens: int) -> str:
     for dataset, share in data.parts:
         split = dataset.splits["train"]
         portion = f"{share:.1%} " if len(data.parts) > 1 else ""
+        plugin = "" if dataset.plugin == UNTREATED else f", prepared with {dataset.plugin}"
         held_out = "" if "validation" in dataset.splits else ", no validation split"
         lines += (
             f"data     {portion}{dataset.path}: {split.tokens:,} training tokens in {split.documents:,} documents, "
-            f"{share * tokens / split.tokens:.2g} epochs{held_out}\n"
+            f"{share * tokens / split.tokens:.2g} epochs{plugin}{held_out}\n"
         )
     return lines

@@ -17,6 +17,7 @@ from nemo_ext.config import RunConfig, check_architecture, check_run, to_yaml
 from nemo_ext.engine.run_folder import RunFolder, checkpoint_to_resume
 from nemo_ext.models.family import FAMILIES, ModelFamily, family_of
 from nemo_ext.tasks.task import TASKS, Task
+from nemo_ext.tasks.treatment import check_treatment
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ def resolve(config: RunConfig, ranks: int) -> ResolvedRun:
     """Check `config` for `ranks` ranks against its dataset and architecture. Raises SibolError with the remedy."""
     check_run(config, ranks)
     data = open_blend(config.data.blend or {config.data.path: 1.0})
+    check_treatment(config.data, data)
     family, hf_config = architecture(config, data)
     family.check(hf_config)
     check_architecture(config, hf_config)

@@ -16,7 +16,7 @@ from lightning.pytorch import LightningDataModule
 from megatron.core import parallel_state
 from megatron.core.datasets.blended_dataset import BlendedDataset
 from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegatronDatasetBuilder
-from megatron.core.datasets.gpt_dataset import GPTDataset, GPTDatasetConfig
+from megatron.core.datasets.gpt_dataset import GPTDataset
 from megatron.core.datasets.utils import get_blend_from_list
 from megatron.core.num_microbatches_calculator import get_num_microbatches
 from megatron.core.utils import get_batch_on_this_cp_rank
@@ -25,6 +25,9 @@ from nemo.lightning.pytorch.plugins import MegatronDataSampler
 
 from nemo_ext.common.blend import Blend
 from nemo_ext.config import RunConfig
+from nemo_ext.tasks.online import OnlineDataset, OnlineDatasetConfig
+from nemo_ext.tasks.online_stream import OnlinePlugin
+from nemo_ext.tasks.treatment import plugin_settings
 
 FIRST_STAGE_KEYS = ("tokens", "position_ids")
 LAST_STAGE_KEYS = ("labels", "loss_mask")
@@ -65,7 +68,10 @@ class PretrainingData(LightningDataModule):
         self._validation: GPTDataset | BlendedDataset | None = None
 
     def setup(self, stage: str = "") -> None:
-        """Build the datasets: rank 0 writes Megatron's sample indices into the cache, the others read them."""
+        """Build the datasets: rank 0 writes sample indices into the cache, the others read them.
+
+        Validation is on the ids as they are stored, also when training transforms them: the same figure for every arm of a study.
+        """
         del stage
         batch_size = self.config.train.global_batch_size
         self._train = self._build("train", self.config.train.max_steps * batch_size)
@@ -79,7 +85,8 @@ class PretrainingData(LightningDataModule):
         position = SPLITS.index(name)
         blends, sizes = [None] * len(SPLITS), [0] * len(SPLITS)
         blends[position], sizes[position] = get_blend_from_list(weighted), sequences
-        dataset_config = GPTDatasetConfig(
+        online = name == "train" and self.config.data.plugin_mode == "online"
+        dataset_config = OnlineDatasetConfig(
             random_seed=self.config.train.seed,
             sequence_length=self.config.train.seq_length,
             tokenizer=TokenizerFacts(self.data.fingerprint, self.data.eod_id),
@@ -89,8 +96,15 @@ class PretrainingData(LightningDataModule):
             eod_mask_loss=False,
             create_attention_mask=False,
             blend_per_split=blends,
+            plugin=self._plugin() if online else None,
         )
-        return BlendedMegatronDatasetBuilder(GPTDataset, sizes, lambda: True, dataset_config).build()[position]
+        dataset_type = OnlineDataset if online else GPTDataset
+        return BlendedMegatronDatasetBuilder(dataset_type, sizes, lambda: True, dataset_config).build()[position]
+
+    def _plugin(self) -> OnlinePlugin:
+        data = self.config.data
+        assert data.plugin is not None, "check_treatment ran first"
+        return OnlinePlugin(data.plugin, plugin_settings(data), data.plugin_seed, str(self.data.tokenizer_dir))
 
     def train_dataloader(self) -> WrappedDataLoader:
         """Batches from the first sequence that was not consumed yet."""
