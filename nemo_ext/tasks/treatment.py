@@ -54,10 +54,10 @@ def describe_treatment(config: DataConfig) -> str:
 
 
 def _require_prepared(config: DataConfig, dataset: DatasetInfo, wanted: dict[str, Any]) -> None:
-    found = (dataset.plugin, {key: dataset.plugin_settings.get(key) for key in config.plugin_settings})
-    expected = (config.plugin, {key: wanted[key] for key in config.plugin_settings})
+    expected = {"name": config.plugin} | {key: wanted[key] for key in config.plugin_settings}
+    found = {"name": dataset.plugin} | {key: dataset.plugin_settings.get(key) for key in config.plugin_settings}
     if found != expected:
         raise DataError(
-            f"The settings ask for data prepared with plugin {expected[0]!r} {expected[1] or ''}, but {dataset.path} was prepared with "
-            f"{found[0]!r} {found[1] or ''}. Prepare it so, name another dataset, or use data.plugin_mode=online."
+            f"The settings ask for data prepared with plugin {expected}, but {dataset.path} was prepared with {found}. "
+            "Prepare it so, name another dataset, or use data.plugin_mode=online."
         )

@@ -19,12 +19,13 @@ def train(
     ],
     out: Annotated[Path, typer.Option(help="tokenizer folder to write", metavar="DIR")],
     vocab_size: Annotated[int, typer.Option(help="number of tokens, with the 256 bytes and <|endoftext|>", min=257)] = 4096,
+    kind: Annotated[str, typer.Option(help="byte-level BPE as qwen2 or gpt2, or SentencePiece-style BPE as gemma")] = "qwen2",
     min_frequency: Annotated[int, typer.Option(help="occurrences from which on a pair of tokens may be merged", min=1)] = 2,
     text_field: Annotated[str, typer.Option(help="field of a JSON line that holds the text")] = "text",
     on_bad_line: Annotated[str, typer.Option(help="lines without a document: fail or skip")] = "fail",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the tokenizer in --out")] = False,
 ) -> None:
-    """Train a byte-level BPE tokenizer (cut as Qwen2 does) and write it as a Hugging Face folder."""
+    """Train a BPE tokenizer and write it as a Hugging Face folder."""
     from data_tools.bad_lines import BadLines
     from data_tools.inputs import find_inputs
     from data_tools.texts import measure, read_texts
@@ -36,7 +37,7 @@ def train(
     found = find_inputs(inputs)
     with BadLines(on_bad_line, found, None) as bad_lines, _progress_bar(found.size_bytes) as on_bytes:
         texts = read_texts(found, text_field, bad_lines, on_bytes)
-        tokenizer = run_train(texts, vocab_size, out, min_frequency=min_frequency, overwrite=overwrite)
+        tokenizer = run_train(texts, vocab_size, out, kind=kind, min_frequency=min_frequency, overwrite=overwrite)
     left_out = ", ".join(f"{count:,} {reason}" for reason, count in sorted((bad_lines.counts + found.skipped).items()))
     tokens, size = measure(tokenizer, read_texts(found, text_field, BadLines("skip", found, None)))
     typer.echo(f"{tokenizer.vocab_size:,} tokens, {size / tokens:.3f} bytes per token on the first {size:,} bytes.")

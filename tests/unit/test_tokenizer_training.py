@@ -7,10 +7,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nemo_ext.common.errors import ConfigError, DataError, OutputExistsError
-from nemo_ext.tokenizers import train
+from nemo_ext.tokenizers import TextTokenizer, train
+from nemo_ext.tokenizers.training import KINDS
 from tests.support.small_text import TEXTS, small_tokenizer
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, TextTokenizer]:
+    folder = tmp_path_factory.mktemp("kinds")
+    return {kind: train(TEXTS, 330, folder / kind, kind=kind) for kind in KINDS}
 
 
 def test_the_same_text_gives_the_same_files(tmp_path: Path) -> None:
@@ -32,6 +41,28 @@ def test_digits_stay_single_and_words_keep_their_space_as_in_qwen2(tmp_path: Pat
     pieces = [tokenizer.token_bytes[token_id] for token_id in tokenizer.encode_batch(["number 1234"]).ids]
     assert pieces[-5:] == [b" ", b"1", b"2", b"3", b"4"]
     assert b" number" in tokenizer.token_bytes and not any(b"12" in token for token in tokenizer.token_bytes)
+
+
+@given(text=st.text())
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_gives_back_the_bytes_of_any_text(kind: str, text: str, trained: dict[str, TextTokenizer]) -> None:
+    batch = trained[kind].encode_batch([text])
+    assert trained[kind].decode_bytes(batch.ids) == text.encode("utf-8")
+
+
+def test_gpt2_keeps_digits_together_and_gemma_marks_spaces_and_falls_back_on_bytes(trained: dict[str, TextTokenizer]) -> None:
+    def pieces(kind: str, text: str) -> list[str]:
+        return [trained[kind].token_text(token_id) for token_id in trained[kind].encode_batch([text]).ids]
+
+    assert pieces("gpt2", " number 11")[-1] == "\u012011"
+    assert pieces("gemma", "Ang number")[-1] == "\u2581number"
+    assert pieces("gemma", "\U0001f331") == ["<0xF0>", "<0x9F>", "<0x8C>", "<0xB1>"]
+    assert trained["gemma"].eod_id == 0
+
+
+def test_an_unknown_kind_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"kind 'llama' is not known. Choose one of: qwen2, gpt2, gemma"):
+        train(TEXTS, 300, tmp_path / "a", kind="llama")
 
 
 def test_a_vocabulary_that_the_text_cannot_fill_is_refused_with_what_it_can(tmp_path: Path) -> None:
