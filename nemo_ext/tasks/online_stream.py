@@ -11,6 +11,7 @@ that ends a document is left out of the transformation. How the stream is cut in
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -42,9 +43,8 @@ class OnlinePlugin:
     tokenizer_dir: str
 
     @cached_property
-    def _made(self) -> tuple[plugins.TokenTransform, int]:
-        tokenizer = load(self.tokenizer_dir)
-        return plugins.create(self.name, self.settings, tokenizer), tokenizer.vocab_size
+    def _made(self) -> plugins.Plugin:
+        return plugins.create(self.name, self.settings, load(self.tokenizer_dir))
 
     @property
     def unique_identifiers(self) -> dict[str, Any]:
@@ -53,8 +53,12 @@ class OnlinePlugin:
 
     def __call__(self, batch: RaggedBatch, units: NDArray[np.uint64]) -> RaggedBatch:
         """Transform documents whose random choices are keyed by `units`."""
-        plugin, vocab_size = self._made
-        return plugins.apply(plugin, batch, units, self.seed, vocab_size)
+        return plugins.apply(self._made, batch, units, self.seed, self._made.tokenizer.vocab_size)
+
+    @property
+    def counts(self) -> Counter[str]:
+        """What the plugin did in this process so far, see plugins.Plugin."""
+        return self._made.counts
 
 
 class OnlineStream:
@@ -100,7 +104,7 @@ class OnlineStream:
         """Ids [count] of the stream from position `start`; the index must cover them."""
         ends = self._index[0]
         first, last = (int(unit) for unit in np.searchsorted(ends, [start, start + count - 1], side="right"))
-        batch, _ = self._transformed(first, *self._index[1:, first : last + 1])
+        batch = self._transformed(first, *self._index[1:, first : last + 1])
         began = int(ends[first - 1]) if first else 0
         if not np.array_equal(began + batch.offsets[1:], ends[first : last + 1]):
             raise DataError(
@@ -116,17 +120,16 @@ class OnlineStream:
     def _extended(self, tokens: int) -> NDArray[np.int64]:
         """The index, continued until it covers `tokens` tokens."""
         parts, covered, unit = [self._index], self._covered, self._index.shape[1]
-        changed, order, ordered_epoch = unit > 0, self._index[1:], -1
+        first_unit, order, ordered_epoch = unit, self._index[1:], -1
         while covered < tokens:
             epoch, position = divmod(unit, self._units_per_epoch)
             if epoch != ordered_epoch:
                 order, ordered_epoch = self._order(epoch), epoch
             documents, pieces = order[:, position : position + UNITS_PER_BATCH]
-            batch, differs = self._transformed(unit, documents, pieces)
-            changed = changed or differs
+            batch = self._transformed(unit, documents, pieces)
             parts.append(np.stack([covered + batch.offsets[1:], documents, pieces]))
             covered, unit = covered + len(batch.ids), unit + len(documents)
-        if not changed:
+        if not first_unit and not self._plugin.counts["documents_changed"]:
             raise DataError(
                 f"Tokenizer plugin {self._plugin.name!r} with {dict(self._plugin.settings)} changed nothing in {unit:,} documents. "
                 "Check data.plugin_settings."
@@ -140,8 +143,8 @@ class OnlineStream:
         starts = np.repeat(np.cumsum(counts) - counts, counts)
         return np.stack([np.repeat(shuffled, counts), np.arange(self._units_per_epoch) - starts])
 
-    def _transformed(self, first_unit: int, documents: NDArray[np.int64], pieces: NDArray[np.int64]) -> tuple[RaggedBatch, bool]:
-        """Ids of consecutive units from number `first_unit` on, and whether the plugin changed any."""
+    def _transformed(self, first_unit: int, documents: NDArray[np.int64], pieces: NDArray[np.int64]) -> RaggedBatch:
+        """Ids of consecutive units from number `first_unit` on."""
         parts = [self._read_piece(document, piece) for document, piece in zip(documents.tolist(), pieces.tolist(), strict=True)]
         ends = np.array([len(part) > 0 and part[-1] == self._eod_id for part in parts], dtype=bool)
         plain = from_lengths(
@@ -151,7 +154,7 @@ class OnlineStream:
         epochs = (first_unit + np.arange(len(documents))) // self._units_per_epoch
         result = self._plugin(plain, unit_keys(epochs, documents, pieces))
         ids = np.insert(result.ids, result.offsets[1:][ends], self._eod_id)
-        return from_lengths(ids, result.lengths + ends), not np.array_equal(result.ids, plain.ids)
+        return from_lengths(ids, result.lengths + ends)
 
     def _read_piece(self, document: int, piece: int) -> NDArray[Any]:
         start = piece * PIECE_TOKENS
