@@ -37,7 +37,7 @@ def plot_dataset(info: DatasetInfo, treatment: dict[str, Any] | None, path: Path
     if treatment is not None:
         _draw_bars(axes[1], _ratios(treatment), "ratio")
         if treatment["affixes"] is not None:
-            _draw_bars(axes[2], _affix_shares(treatment["affixes"]), "share of occurrences")
+            _draw_bars(axes[2], _affix_shares(treatment["affixes"]), "share of affixes with a token boundary")
     with atomic_file(path, "wb") as handle:
         figure.savefig(handle, format=kind, dpi=150)
 
@@ -61,8 +61,8 @@ def _ratios(treatment: dict[str, Any]) -> dict[str, dict[str, float | None]]:
 def _affix_shares(affixes: dict[str, Any]) -> dict[str, dict[str, float | None]]:
     kinds = {kind: entry for kind, entry in affixes["kinds"].items() if entry["occurrences"]}
     return {
-        **{f"{kind}:\nboundary at edge": entry["boundary_at_edge"] for kind, entry in kinds.items()},
-        **{f"{kind}:\ncut within": entry["cut_within"] for kind, entry in kinds.items()},
+        **{f"{kind}\nat edge": entry["boundary_at_edge"] for kind, entry in kinds.items()},
+        **{f"{kind}\ncut within": entry["cut_within"] for kind, entry in kinds.items()},
     }
 
 

@@ -99,13 +99,13 @@ class LineFile(contextlib.AbstractContextManager["LineFile"]):
 def line_suffix(inputs: FoundInputs, compression: str | None) -> str:
     """What follows the stem of an output's name: ".jsonl", compressed as asked for, or else as the first input is.
 
-    Raises ConfigError for an unknown compression, and for text files, which are no lines.
+    Raises ConfigError for an unknown compression, and for inputs that are no lines.
     """
     if compression is not None and compression not in COMPRESSIONS:
         raise ConfigError(f"--compression {compression!r} is not known. Choose one of: {', '.join(COMPRESSIONS)}.")
     for file in inputs.files:
         if file.is_text:
-            raise ConfigError(f"Input {file.path} is a text file, but only the lines of .jsonl and .ndjson files can be told apart here.")
+            raise ConfigError(f"Input {file.path} has no lines of JSON. Expected .jsonl or .ndjson, plain or with .gz or .zst.")
     return ".jsonl" + (COMPRESSIONS[compression] if compression is not None else inputs.files[0].compression)
 
 
