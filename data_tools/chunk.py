@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data_tools.documents import BYTE_ORDER_MARK
 from data_tools.inputs import FoundInputs, find_inputs
 from data_tools.lines import LineReader
 from data_tools.outputs import LineFile, claimed_folder, line_suffix
@@ -89,13 +90,13 @@ def _too_few(found: int, options: ChunkOptions, total: int) -> DataError:
 
 
 def _lines(reader: LineReader) -> Iterator[bytes]:
-    """All lines. One that ends its file without a line end gets one, unless it is the very last: it would run into the next file's."""
+    """All lines as they are, but where one file follows another: no byte order mark there, and no line that runs into the next."""
     previous = b""
     for batch in reader:
         for source in batch.documents:
             if previous:
                 yield previous if previous.endswith(b"\n") else previous + b"\n"
-            previous = source.raw
+            previous = source.raw.removeprefix(BYTE_ORDER_MARK) if source.file and source.line == 1 else source.raw
     if previous:
         yield previous
 

@@ -21,7 +21,7 @@ from data_tools.documents import BLANK_LINE, Problem, parse_fields
 from data_tools.encode import Reject
 from data_tools.inputs import FoundInputs, find_inputs
 from data_tools.lines import LineReader, RawDocument
-from data_tools.outputs import LineFile, claimed_folder, line_suffix
+from data_tools.outputs import LineFile, claimed_folder, line_suffix, whole_line
 from data_tools.splits import SPLIT_NAMES, assign, parse_split
 from nemo_ext.common.dataset import MANIFEST_NAME
 from nemo_ext.common.errors import ConfigError, DataError
@@ -115,7 +115,7 @@ def _write(
                     key = key_of(group, options.seed)
                     if key not in split_of:
                         split_of[key] = int(assign(np.array([int.from_bytes(key[:8], "big")], dtype=np.uint64), limits)[0])
-                    files[split_of[key]].write(source.raw if source.raw.endswith(b"\n") else source.raw + b"\n")
+                    files[split_of[key]].write(whole_line(source))
                 elif group.reason == BLANK_LINE:
                     bad_lines.counts[BLANK_LINE] += 1
                 else:

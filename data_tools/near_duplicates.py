@@ -24,7 +24,7 @@ from data_tools.encode import Reject
 from data_tools.inputs import FoundInputs, find_inputs
 from data_tools.lines import LineReader
 from data_tools.minhash import Bands, MinHash, choose_bands, hash_rows
-from data_tools.outputs import LineFile, claimed_folder, line_suffix
+from data_tools.outputs import LineFile, claimed_folder, line_suffix, whole_line
 from nemo_ext.common.dataset import MANIFEST_NAME
 from nemo_ext.common.errors import ConfigError, DataError
 from nemo_ext.common.files import write_json
@@ -186,7 +186,7 @@ def _copy(
                 if signatures.has_document[line_number : line_number + 1] == b"\x01":
                     document = places.add(source.file, source.line)
                     if matches.earlier[document] == KEPT:
-                        kept.write(source.raw if source.raw.endswith(b"\n") else source.raw + b"\n")
+                        kept.write(whole_line(source))
                     else:
                         duplicates.write(json.dumps(places.duplicate(document, matches), ensure_ascii=False) + "\n")
                 line_number += 1

@@ -12,8 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from data_tools.documents import BYTE_ORDER_MARK
 from data_tools.inputs import FoundInputs
 from data_tools.leftovers import claim, release, remove_leftovers
+from data_tools.lines import RawDocument
 from nemo_ext.common.dataset import MANIFEST_NAME
 from nemo_ext.common.errors import ConfigError, OutputExistsError
 from nemo_ext.common.files import atomic_folder, read_json, refuse_existing
@@ -94,6 +96,12 @@ class LineFile(contextlib.AbstractContextManager["LineFile"]):
             "bytes": self._file.size_bytes,
             "sha256": self._file.sha256(),
         }
+
+
+def whole_line(source: RawDocument) -> bytes:
+    """A line as it can stand anywhere in a file: without a byte order mark, and with a line end."""
+    raw = source.raw.removeprefix(BYTE_ORDER_MARK) if source.line == 1 else source.raw
+    return raw if raw.endswith(b"\n") else raw + b"\n"
 
 
 def line_suffix(inputs: FoundInputs, compression: str | None) -> str:

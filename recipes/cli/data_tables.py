@@ -15,6 +15,8 @@ from recipes.cli.data_prepare import print_left_out
 if TYPE_CHECKING:
     from nemo_ext.common.dataset import DatasetInfo
 
+AFFIX_COUNT = "affix:"  # begins the names of such counts, see nemo_ext.tokenizers.patok
+MOST_FREQUENT = 10
 SHARES = {
     "expansion": "tokens more than vanilla",
     "documents_changed": "documents changed",
@@ -52,10 +54,19 @@ def print_treatment(treatment: dict[str, Any]) -> None:
         console.print(_affix_table(treatment["affixes"]))
     left_out = ", ".join(f"{count:,} {reason}" for reason, count in compared["left_out"].items())
     typer.echo(f"Compared {compared['documents']:,} of {compared['of']:,} documents. Left out: {left_out or 'none'}.")
-    if treatment["counted_by_plugin"]:
-        typer.echo("Counted by the plugin: " + ", ".join(f"{name} {count:,}" for name, count in treatment["counted_by_plugin"].items()))
+    _print_counts(treatment["counted_by_plugin"] or {})
     if treatment["documents_changed"] == 0 and plugin["name"] != "vanilla":
         console.print(Text("No document differs from vanilla: the treatment has left no trace.", style="bold red"))
+
+
+def _print_counts(counts: dict[str, int]) -> None:
+    """What the plugin itself counted; affixes by how often they were cut out, the most frequent only."""
+    affixes = {name.removeprefix(AFFIX_COUNT): count for name, count in counts.items() if name.startswith(AFFIX_COUNT)}
+    others = {name: count for name, count in counts.items() if not name.startswith(AFFIX_COUNT)}
+    frequent = dict(sorted(affixes.items(), key=lambda entry: -entry[1])[:MOST_FREQUENT])
+    for label, shown in (("Counted by the plugin", others), (f"Most frequent of {len(affixes)} affixes cut out", frequent)):
+        if shown:
+            typer.echo(f"{label}: " + ", ".join(f"{name} {count:,}" for name, count in shown.items()))
 
 
 def _affix_table(affixes: dict[str, Any]) -> Table:

@@ -74,7 +74,7 @@ def test_chunks_by_bytes_are_the_input_again_and_differ_by_at_most_the_longest_l
 
 def test_compression_follows_the_input_and_files_are_not_run_together(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b"1\n2"))
-    (tmp_path / "b.jsonl").write_bytes(b"3\n4")
+    (tmp_path / "b.jsonl").write_bytes(b"\xef\xbb\xbf3\n4")
     manifest = chunk(ChunkOptions((str(tmp_path / "a.jsonl.gz"), str(tmp_path / "b.jsonl")), tmp_path / "out", 2))
     assert [contents(tmp_path / "out" / entry["name"]) for entry in manifest["chunks"]] == [b"1\n2\n", b"3\n4"]
     assert [entry["name"] for entry in manifest["chunks"]] == ["chunk_0001.jsonl.gz", "chunk_0002.jsonl.gz"]

@@ -78,6 +78,14 @@ def test_bad_lines_follow_the_policy_and_are_counted(tmp_path: Path) -> None:
     assert len((tmp_path / "out" / "quarantine.jsonl").read_text().splitlines()) == 2
 
 
+def test_lines_of_several_files_stand_on_their_own(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.jsonl").write_bytes(b'\xef\xbb\xbf{"group": 1}\n{"group": 1}')
+    inputs = (str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl"))
+    split_by_group(SplitOptions(inputs, tmp_path / "out", "group", shares="1,0,0"))
+    assert (tmp_path / "out" / "train.jsonl").read_bytes() == b'{"group": 1}\n' * 4
+
+
 def test_an_empty_split_and_wrong_options_are_errors(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="No group fell into validation and test"):
         run(tmp_path, [{"group": 1}] * 3, shares="98,1,1")
