@@ -1,8 +1,9 @@
 """Whether tokens end where affixes do: affixes found by their place in a word, and the token boundaries at and within them.
 
 A prefix is looked for at the beginning of a word, an infix after its first consonant, a suffix at its end, the longest of each kind.
-That is spelling, not analysis: a word that merely begins like a prefix counts. So the numbers say how the cuts of two arms treat the
-same strings, and not how many affixes a text has.
+A stem must remain beside it, but a prefix may also stand before a hyphen (mag-aral). These are the rules of the plugin `patok`.
+They are about spelling: a word that merely begins like a prefix counts. So the numbers say how the cuts of two arms treat the same
+strings, and not how many affixes a text has.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-WORD = re.compile(r"[^\W\d_]+")
+WORD = re.compile(r"[^\W\d_]+(?:-(?=[^\W\d_]))?")  # with the hyphen that joins it to the next
 KINDS = ("prefix", "infix", "suffix")
-VOWELS = frozenset("aeiou")
+CONSONANT = re.compile(r"ng|[b-df-hj-np-tv-z]")
 SHORTEST_STEM = 2  # characters that a word must have besides its affix
 MOST_FREQUENT = 10
 
@@ -65,15 +66,21 @@ class AffixCuts:
         return Occurrences(affix, start, end)
 
     def _find(self, word: str) -> tuple[tuple[int, int, int], ...]:
-        """The affixes of a word: number, start and end in characters."""
-        lower = word.lower() if len(word.lower()) == len(word) else word
+        """The affixes of a match of WORD: number, start and end in characters."""
+        letters = word.removesuffix("-")
+        lower = letters.lower() if len(letters.lower()) == len(letters) else letters
+        consonant = CONSONANT.match(lower)
+        limits = {
+            "prefix": (0, len(lower) - (SHORTEST_STEM if letters == word else 0)),
+            "infix": (consonant.end() if consonant else len(lower), len(lower) - 1),
+            "suffix": (SHORTEST_STEM, len(lower)),
+        }
         found = []
-        for kind in KINDS:
+        for kind, (earliest, latest) in limits.items():
             for length in self._lengths[kind]:
-                start = {"prefix": 0, "infix": 1, "suffix": len(word) - length}[kind]
+                start = latest - length if kind == "suffix" else earliest
                 number = self._numbers.get((kind, lower[max(start, 0) : start + length]))
-                fits = len(word) - length >= SHORTEST_STEM and (kind != "infix" or lower[0] not in VOWELS)
-                if number is not None and fits:
+                if number is not None and earliest <= start and start + length <= latest:
                     found.append((number, start, start + length))
                     break
         return tuple(found)
