@@ -105,6 +105,6 @@ def batches(info: DatasetInfo, split: str, numbers: NDArray[np.int64]) -> Iterat
     """The contents of the documents `numbers` of a split, in batches of about BATCH_TOKENS, with their numbers."""
     reader = IndexedReader(info.splits[split].prefix)
     limits = np.flatnonzero(np.diff(np.cumsum(reader.lengths[numbers], dtype=np.int64) // BATCH_TOKENS)) + 1
-    for chosen in np.split(numbers, limits):
+    for chosen in np.split(numbers, limits) if len(numbers) else ():
         parts = [content(reader.document(int(number)), info) for number in chosen]
         yield chosen, from_lengths(np.concatenate(parts).astype(np.int64), np.array([len(part) for part in parts]))

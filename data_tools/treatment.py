@@ -14,14 +14,15 @@ from numpy.typing import NDArray
 
 from data_tools.affix_cuts import WORD, AffixCuts
 from data_tools.cuts import CutCounts, batches, compare_cuts, spelled, spread, text_lengths, token_ends
-from nemo_ext.common.dataset import DatasetInfo
+from data_tools.inspection import lengths_of
+from nemo_ext.common.dataset import DatasetInfo, SplitInfo
 from nemo_ext.common.errors import DataError
 from nemo_ext.tokenizers import RaggedBatch, TextTokenizer, load
 from nemo_ext.tokenizers.array_cache import cached
 from nemo_ext.tokenizers.split_table import SplitTable, build_split_table
 
 SAMPLE_DOCUMENTS = 2000
-LONGEST_TEXT_BYTES = 8 << 20  # encoding takes some 100 bytes of memory for a byte of text
+LONGEST_TOKENS = 1 << 21  # encoding some 8 MB of text again takes about 1 GB of memory
 NOT_UTF8 = "not-utf8"
 TOO_LONG = "too-long-to-encode-again"
 SPELLS_OTHERWISE = "does-not-spell-the-same-when-encoded-again"
@@ -64,9 +65,6 @@ class Retokenizer:
         return [flat[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
     def _text(self, spelling: bytes) -> str | None:
-        if len(spelling) > LONGEST_TEXT_BYTES:
-            self.left_out[TOO_LONG] += 1
-            return None
         try:
             return spelling.removeprefix(b" " if self._adds_space else b"").decode("utf-8")
         except UnicodeDecodeError:
@@ -92,7 +90,7 @@ def describe_treatment(
     """
     tokenizer = load(info.tokenizer_dir)
     measure, retokenizer = _Measure(tokenizer, affixes), Retokenizer(tokenizer)
-    numbers = {name: spread(split.documents, most_documents or split.documents) for name, split in info.splits.items()}
+    numbers = {name: _short_enough(split, most_documents, retokenizer.left_out) for name, split in info.splits.items()}
     wanted, done = sum(map(len, numbers.values())), 0
     for name, chosen in numbers.items():
         for batch_numbers, stored in batches(info, name, chosen):
@@ -112,6 +110,13 @@ def describe_treatment(
         },
         **measure.summary(),
     }
+
+
+def _short_enough(split: SplitInfo, most_documents: int | None, left_out: Counter[str]) -> NDArray[np.int64]:
+    numbers = spread(split.documents, most_documents or split.documents)
+    is_long = lengths_of(split)[numbers] > LONGEST_TOKENS
+    left_out.update({TOO_LONG: int(is_long.sum())} if is_long.any() else {})
+    return numbers[~is_long]
 
 
 class _Measure:
@@ -174,9 +179,10 @@ def side_by_side(info: DatasetInfo, split: str, count: int, most_tokens: int) ->
     retokenizer = Retokenizer(tokenizer)
     for number in spread(info.splits[split].documents, count):
         _, stored = next(batches(info, split, np.array([number])))
-        chosen, pair = retokenizer(stored)
         after, before = stored.ids[:most_tokens], None
-        if chosen.all():
-            end = token_ends(after, tokenizer)[-1] if len(after) else 0
-            before = pair.before.ids[: np.searchsorted(token_ends(pair.before.ids, tokenizer), end) + 1]
+        if len(stored.ids) <= LONGEST_TOKENS:
+            chosen, pair = retokenizer(stored)
+            if chosen.all():
+                end = token_ends(after, tokenizer)[-1] if len(after) else 0
+                before = pair.before.ids[: np.searchsorted(token_ends(pair.before.ids, tokenizer), end) + 1]
         yield {"document": int(number), "tokens": len(stored.ids), "after": after, "before": before}

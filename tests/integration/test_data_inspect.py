@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from data_tools import treatment
 from data_tools.against import compare_datasets
 from data_tools.indexed import IndexedReader
 from data_tools.prepare import PrepareOptions, prepare
@@ -132,6 +133,20 @@ def test_documents_that_cannot_be_encoded_again_are_counted(tmp_path: Path, monk
     with pytest.raises(DataError, match=r"No document .* \(1 not-utf8\)"):
         one_document = {"train": info.splits["train"]}
         describe_treatment(type(info)(**{**vars(info), "splits": one_document}), most_documents=1)
+
+
+def test_documents_too_long_to_encode_again_are_counted_and_shown_as_stored(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = open_dataset(study / "treated")
+    lengths = IndexedReader(info.splits["train"].prefix).lengths
+    monkeypatch.setattr(treatment, "LONGEST_TOKENS", int(np.median(lengths)))
+    found = describe_treatment(info, most_documents=None)["compared"]
+    assert found["left_out"][treatment.TOO_LONG] + found["documents"] == found["of"] == len(PLAIN_TEXTS)
+    assert found["left_out"][treatment.TOO_LONG] >= (lengths > np.median(lengths)).sum() > 0
+    monkeypatch.setattr(treatment, "LONGEST_TOKENS", 0)
+    with pytest.raises(DataError, match="No document"):
+        describe_treatment(info)
+    (shown,) = treatment.side_by_side(info, "train", 1, 10)
+    assert shown["before"] is None and len(shown["after"]) == 10
 
 
 def test_affix_lists_are_checked(study: Path, tmp_path: Path) -> None:
