@@ -10,11 +10,6 @@ import typer
 app = typer.Typer(help="Measure, side by side with what others would use.", no_args_is_help=True)
 
 
-@app.callback()
-def _group() -> None:
-    """Keep `sibol bench` a group although it may hold one benchmark."""
-
-
 @app.command()
 def train(
     size: Annotated[str, typer.Option(help="10m or 100m parameters")] = "10m",
@@ -48,3 +43,55 @@ def train(
     Console().print(table)
     if json_file:
         write_json(json_file, {"size": size, "job": turns[0][0].__dict__ | {"contender": None}, "summary": summary})
+
+
+@app.command()
+def data(
+    parts: Annotated[str, typer.Option(help="what to measure, separated by commas (default: everything)")] = "",
+    megabytes: Annotated[int, typer.Option(help="text to encode", min=1)] = 64,
+    plugin_megabytes: Annotated[int, typer.Option(help="text per length of document for plugins", min=1)] = 4,
+    memory_megabytes: Annotated[int, typer.Option(help="input for the memory of a worker", min=1)] = 256,
+    line_megabytes: Annotated[int, typer.Option(help="its longest line", min=1)] = 50,
+    samples: Annotated[int, typer.Option(help="samples of the distribution", min=100)] = 20_000,
+    rounds: Annotated[int, typer.Option(help="turns per contender", min=1)] = 3,
+    json_file: Annotated[Optional[Path], typer.Option("--json", help="write the figures here")] = None,  # noqa: UP045
+) -> None:
+    """Preparing data against the bare tokenizer and the usual way; plugins, scaling, memory. Prints each claim with its goal."""
+    import dataclasses
+    import os
+    import tempfile
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from nemo_ext.common.errors import ConfigError, nearest
+    from nemo_ext.common.files import write_json
+    from recipes.bench.data import MEBIBYTE, PARTS, DataBench, Sizes
+
+    chosen = [name.strip() for name in parts.split(",")] if parts else list(PARTS)
+    for name in chosen:
+        if name not in PARTS:
+            raise ConfigError(f"--parts {name!r} is not known.{nearest(name, PARTS)}")
+    sizes = Sizes(
+        text_bytes=megabytes * MEBIBYTE,
+        plugin_bytes=plugin_megabytes * MEBIBYTE,
+        memory_bytes=memory_megabytes * MEBIBYTE,
+        line_bytes=line_megabytes * MEBIBYTE,
+        rounds=rounds,
+        samples=samples,
+    )
+    load = os.getloadavg()[0]
+    with tempfile.TemporaryDirectory(prefix="sibol-bench-") as folder:
+        bench = DataBench(Path(folder), sizes, lambda message: typer.echo(message, err=True))
+        bench.prepare_inputs()
+        found = {name: PARTS[name](bench) for name in chosen}
+    table = Table("claim", "goal", "measured", "met")
+    claims = [claim for part in found.values() for claim in part.claims]
+    for claim in claims:
+        table.add_row(claim.what, claim.goal_text, f"{claim.measured:.3g}", "yes" if claim.met else "no")
+    Console().print(table)
+    if json_file:
+        figures = {name: part.figures for name, part in found.items()}
+        records = [dataclasses.asdict(claim) | {"met": claim.met} for claim in claims]
+        machine = {"cpus": os.cpu_count(), "load_before": load}
+        write_json(json_file, {"sizes": dataclasses.asdict(sizes), "machine": machine, "figures": figures, "claims": records})
