@@ -6,11 +6,15 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from data_tools.download import DownloadOptions, download
 from data_tools.hub import HubSource
 from data_tools.python_docs import python_topics
+from nemo_ext.common.errors import DiskFullError
 from recipes.cli import data
 from tests.integration.test_data_commands import run
 from tests.support.small_text import write_jsonl
@@ -49,6 +53,31 @@ def test_download_dedup_split_and_chunk_work_on_each_others_files(tmp_path: Path
     run(data.app, "chunk", tmp_path / "split" / "train.jsonl", "--chunks", 3, "--out", tmp_path / "chunks", "--compression", "gz")
     manifest = json.loads((tmp_path / "chunks" / "manifest.json").read_text())
     assert sum(chunk["lines"] for chunk in manifest["chunks"]) == len(records(tmp_path / "split" / "train.jsonl"))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 128 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(folder)], check=True)
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_is_named_and_nothing_that_looks_complete_is_left(tmp_path: Path, small_disk: Path) -> None:
+    (tmp_path / "repo").mkdir()
+    documents = [{"text": text, "topic": name.partition("/")[0]} for name, text in python_topics()]
+    source, out = write_jsonl(tmp_path / "repo" / "train.jsonl", documents), small_disk / "out.jsonl"
+    for arguments in (
+        ("chunk", source, "--chunks", 2),
+        ("split", source, "--group-by", "topic"),
+        ("dedup", source),
+        ("download", tmp_path / "repo"),
+    ):
+        with pytest.raises(DiskFullError, match="No space left"):
+            run(data.app, *arguments, "--out", out)
+        assert all(path.name.startswith(".") for path in small_disk.iterdir())
 
 
 def test_a_killed_download_shows_nothing_and_goes_on_to_the_same_bytes(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -76,6 +77,27 @@ def test_bad_lines_follow_the_policy_and_are_counted(tmp_path: Path) -> None:
     assert manifest["skipped"] == {"bad-group": 1, "missing-group": 1}
     assert sum(map(len, found.values())) == 50
     assert len((tmp_path / "out" / "quarantine.jsonl").read_text().splitlines()) == 2
+
+
+FUZZED = st.one_of(
+    st.binary(max_size=20),
+    st.sampled_from(
+        [b"", b" ", b"{}", b'{"group": "\\ud800"}', b'{"group": 1, "group": 2}', b"\x00", b"[" * 3000, b'{"group": 1e999}', b"9" * 5000]
+    ),
+).map(lambda raw: raw.replace(b"\n", b"") + b"\n")
+
+
+@given(st.lists(FUZZED, max_size=30), st.randoms(use_true_random=False))
+def test_every_line_of_any_input_is_in_one_split_or_counted(lines: list[bytes], random: Random) -> None:
+    lines = lines + [b'{"group": %d}\n' % number for number in range(60)]
+    random.shuffle(lines)
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "in.jsonl").write_bytes(b"".join(lines))
+        options = SplitOptions((f"{folder}/in.jsonl",), Path(folder) / "out", "group", shares="1,1,0", on_bad_line="quarantine")
+        manifest = split_by_group(options)
+        quarantined = len((Path(folder) / "out" / "quarantine.jsonl").read_bytes().splitlines())
+    assert sum(entry["lines"] for entry in manifest["splits"].values()) + sum(manifest["skipped"].values()) == len(lines)
+    assert quarantined == sum(manifest["skipped"].values()) - manifest["skipped"].get("blank-line", 0)
 
 
 def test_lines_of_several_files_stand_on_their_own(tmp_path: Path) -> None:
