@@ -7,8 +7,9 @@ The proof is made from the finished files, which are read again. Memory grows wi
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -61,7 +62,7 @@ def split_by_group(options: SplitOptions, on_bytes: Callable[[int], None] = lamb
     suffix = line_suffix(inputs, options.compression)
     with claimed_folder(options.out, GROUP_SPLIT_SCHEMA, options.overwrite) as folder:
         results = _write(options, limits, inputs, folder, suffix, on_bytes)
-        _require_all(options, limits, results)
+        _require_all(options, results["splits"])
         manifest = {
             "schema": GROUP_SPLIT_SCHEMA,
             "group_by": options.group_by,
@@ -103,35 +104,57 @@ def _write(
     suffix: str,
     on_bytes: Callable[[int], None],
 ) -> dict[str, Any]:
-    reader, split_of = LineReader(inputs), dict[bytes, int]()
-    with ExitStack() as stack:
-        bad_lines = stack.enter_context(BadLines(options.on_bad_line, inputs, folder))
-        wanted = [name for name, share in zip(SPLIT_NAMES, np.diff([0, *limits]), strict=True) if share]
-        files = {SPLIT_NAMES.index(name): stack.enter_context(LineFile(folder / f"{name}{suffix}")) for name in wanted}
+    reader = LineReader(inputs)
+    with BadLines(options.on_bad_line, inputs, folder) as bad_lines, _SplitFiles(folder, suffix, limits, options.seed) as files:
         for batch in reader:
             for source in batch.documents:
                 group = group_of(source, options.group_by)
                 if not isinstance(group, Problem):
-                    key = key_of(group, options.seed)
-                    if key not in split_of:
-                        split_of[key] = int(assign(np.array([int.from_bytes(key[:8], "big")], dtype=np.uint64), limits)[0])
-                    files[split_of[key]].write(whole_line(source))
+                    files.add(group, whole_line(source))
                 elif group.reason == BLANK_LINE:
                     bad_lines.counts[BLANK_LINE] += 1
                 else:
                     bad_lines.add(Reject(source, group))
             on_bytes(batch.bytes_read)
-        entries = {SPLIT_NAMES[position]: file.finish() for position, file in files.items()}
-    for position, name in enumerate(SPLIT_NAMES):
-        if name in entries:
-            entries[name]["groups"] = sum(split == position for split in split_of.values())
+        entries = files.finish()
     return {"inputs": reader.digests, "splits": entries, "skipped": dict(sorted(bad_lines.counts.items()))}
 
 
-def _require_all(options: SplitOptions, limits: tuple[int, int, int], results: dict[str, Any]) -> None:
-    empty = [name for name, entry in results["splits"].items() if not entry["lines"]]
-    groups = sum(entry["groups"] for entry in results["splits"].values())
+class _SplitFiles(AbstractContextManager["_SplitFiles"]):
+    """The files of the splits that have a share, and the split of every group so far."""
+
+    def __init__(self, folder: Path, suffix: str, limits: tuple[int, int, int], seed: int) -> None:
+        self._limits, self._seed = limits, seed
+        self._split_of: dict[bytes, int] = {}
+        self._stack = ExitStack()
+        shares = np.diff([0, *limits]).tolist()
+        self._files = {
+            position: self._stack.enter_context(LineFile(folder / f"{name}{suffix}"))
+            for position, (name, share) in enumerate(zip(SPLIT_NAMES, shares, strict=True))
+            if share
+        }
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def add(self, group: str, line: bytes) -> None:
+        """Write a line of a group into the group's split."""
+        key = key_of(group, self._seed)
+        if key not in self._split_of:
+            number = np.array([int.from_bytes(key[:8], "big")], dtype=np.uint64)
+            self._split_of[key] = int(assign(number, self._limits)[0])
+        self._files[self._split_of[key]].write(line)
+
+    def finish(self) -> dict[str, dict[str, Any]]:
+        """Close the files; the manifest's entry of every split."""
+        groups = Counter(self._split_of.values())
+        return {SPLIT_NAMES[position]: {**file.finish(), "groups": groups[position]} for position, file in self._files.items()}
+
+
+def _require_all(options: SplitOptions, splits: dict[str, dict[str, Any]]) -> None:
+    empty = [name for name, entry in splits.items() if not entry["lines"]]
     if empty:
+        groups = sum(entry["groups"] for entry in splits.values())
         raise DataError(
             f"No group fell into {' and '.join(empty)}: there are {groups} groups of {options.group_by!r} for shares {options.shares}. "
             f"Give larger --shares, another --seed (now {options.seed}), or a share of 0 to a split that is not needed."
