@@ -6,10 +6,13 @@ import contextlib
 import functools
 import signal
 from collections.abc import Callable, Iterator
-from types import ModuleType
-from typing import Any
+from types import ModuleType, SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 from nemo_ext.common.processes import end_with_parent
+
+if TYPE_CHECKING:
+    import torch
 
 
 def _cpu_random_states(module: ModuleType) -> None:
@@ -113,10 +116,63 @@ def _torch_adam_in_distributed_optimizer(module: ModuleType) -> None:
     optimizer_class._set_main_param_and_optimizer_states = set_states
 
 
+def _no_exchange_with_oneself(module: ModuleType) -> None:
+    """megatron.core.distributed.param_and_grad_buffer (CPU): the distributed optimizer scatters and gathers whole buffers
+    even among one data parallel rank. NCCL does nothing then, gloo copies each buffer twice: 7 % of a step of 10 M parameters.
+    """
+
+    def unless_alone(collective: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(collective)
+        def exchange(output: torch.Tensor, input: torch.Tensor, *args: Any, group: Any, **kwargs: Any) -> Any:
+            if group.size() == 1 and output.data_ptr() == input.data_ptr():
+                return None
+            return collective(output, input, *args, group=group, **kwargs)
+
+        return exchange
+
+    module.dist_all_gather_func = unless_alone(module.dist_all_gather_func)  # type: ignore[attr-defined]
+    module.dist_reduce_scatter_func = unless_alone(module.dist_reduce_scatter_func)  # type: ignore[attr-defined]
+
+
+def _weight_gradients_in_place(module: ModuleType) -> None:
+    """megatron.core.tensor_parallel.layers (CPU): `config.gradient_accumulation_fusion` asks for a CUDA extension that adds a
+    weight's gradient to its buffer while it computes it; a matrix product with an accumulator does that, too.
+    """
+
+    def accumulate(inputs: torch.Tensor, grad_output: torch.Tensor, main_grad: torch.Tensor) -> None:
+        """inputs `[tokens, in]`, grad_output `[tokens, out]`; main_grad fp32 `[out, in]` is added to."""
+        if inputs.dtype == main_grad.dtype:
+            main_grad.addmm_(grad_output.t(), inputs)
+        else:
+            main_grad.add_(grad_output.t() @ inputs)
+
+    module.fused_weight_gradient_mlp_cuda = SimpleNamespace(wgrad_gemm_accum_fp32=accumulate)  # type: ignore[attr-defined]
+    module._grad_accum_fusion_available = True  # type: ignore[attr-defined]
+
+
+def _lean_rotary_embedding(module: ModuleType) -> None:
+    """megatron.core.models.common.embeddings.rope_utils (CPU): upstream's formula writes each query and key seven times."""
+    upstream = module._apply_rotary_pos_emb_bshd
+
+    @functools.wraps(upstream)
+    def apply(t: Any, freqs: Any, rotary_interleaved: bool = False, multi_latent_attention: bool = False, mscale: float = 1.0) -> Any:
+        from nemo_ext.layers.elementwise import Rotary
+
+        if rotary_interleaved or multi_latent_attention or freqs.size(-1) != t.size(-1):
+            return upstream(t, freqs, rotary_interleaved, multi_latent_attention, mscale)
+        angles = freqs.chunk(2, dim=-1)[0]  # both halves are the same
+        return Rotary.apply(t, (angles.cos() * mscale).to(t.dtype), (angles.sin() * mscale).to(t.dtype))
+
+    module._apply_rotary_pos_emb_bshd = apply  # type: ignore[attr-defined]
+
+
 # module -> (repair, whether it is for the CPU alone)
 REPAIRS: dict[str, tuple[Callable[[ModuleType], None], bool]] = {
     "megatron.core.tensor_parallel.random": (_cpu_random_states, True),
     "megatron.core.dist_checkpointing.strategies.filesystem_async": (_cpu_checkpoint_writer, True),
+    "megatron.core.distributed.param_and_grad_buffer": (_no_exchange_with_oneself, True),
+    "megatron.core.tensor_parallel.layers": (_weight_gradients_in_place, True),
+    "megatron.core.models.common.embeddings.rope_utils": (_lean_rotary_embedding, True),
     "megatron.core.optimizer.distrib_optimizer": (_torch_adam_in_distributed_optimizer, False),
 }
 

@@ -43,6 +43,7 @@ def build_model_config(run: ResolvedRun, weight_loader: Callable[[Any], None] | 
         pipeline_dtype=compute_dtype,
         layer_spec=config.model.layer_spec,
         weight_loader=weight_loader,
+        gradient_accumulation_fusion=on_cpu(),  # on GPUs it needs Apex
         data_step_fn=data_step,
         forward_step_fn=forward_step,
         **{name: rate for name, rate in dropout.items() if rate is not None},

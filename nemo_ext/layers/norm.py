@@ -10,6 +10,8 @@ import torch
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch.nn import functional
 
+from nemo_ext.layers.elementwise import RmsNorm
+
 
 class Norm(torch.nn.Module):
     """Normalise the last dimension of `[..., hidden_size]`; dtype and shape are kept.
@@ -34,10 +36,9 @@ class Norm(torch.nn.Module):
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """Hidden states `[..., hidden_size]`, normalised."""
-        shape = self.weight.shape
         if self.is_rms and self.is_zero_centered:  # Gemma: normalise and scale in fp32, then round
-            return functional.rms_norm(hidden.float(), shape, 1.0 + self.weight.float(), self.eps).type_as(hidden)
+            return RmsNorm.apply(hidden.float(), 1.0 + self.weight.float(), self.eps).type_as(hidden)
         if self.is_rms:  # Llama, Qwen: normalise in fp32, round, then scale
-            return functional.rms_norm(hidden.float(), shape, None, self.eps).type_as(hidden) * self.weight
+            return RmsNorm.apply(hidden, self.weight, self.eps)
         weight = self.weight + 1.0 if self.is_zero_centered else self.weight
-        return functional.layer_norm(hidden, shape, weight, self.bias, self.eps)
+        return functional.layer_norm(hidden, self.weight.shape, weight, self.bias, self.eps)

@@ -22,6 +22,7 @@ from megatron.core.transformer.transformer_block import TransformerBlockSubmodul
 from megatron.core.transformer.transformer_layer import TransformerLayer, TransformerLayerSubmodules
 
 from nemo_ext.common.errors import ConfigError, VersionError, nearest
+from nemo_ext.layers.activation import Activation
 from nemo_ext.layers.attention import TorchCoreAttention
 from nemo_ext.layers.norm import Norm
 
@@ -66,7 +67,10 @@ def local_layer_spec() -> ModuleSpec:
             linear_proj=RowParallelLinear,
         ),
     )
-    mlp = ModuleSpec(module=MLP, submodules=MLPSubmodules(linear_fc1=ColumnParallelLinear, linear_fc2=RowParallelLinear))
+    mlp = ModuleSpec(
+        module=MLP,
+        submodules=MLPSubmodules(linear_fc1=ColumnParallelLinear, linear_fc2=RowParallelLinear, activation_func=Activation),
+    )
     return ModuleSpec(
         module=TransformerLayer,
         submodules=TransformerLayerSubmodules(

@@ -53,6 +53,8 @@ class DecoderConfig(GPTConfig):
         if self.weight_loader is not None:
             self.perform_initialization = False
         super().__post_init__()
+        # The switch that makes Megatron's MLP take the activation of the layer spec, whoever wrote it.
+        self.use_te_activation_func = self.layer_spec == "local"
 
     def configure_model(
         self, tokenizer: Any = None, pre_process: bool | None = None, post_process: bool | None = None, vp_stage: int | None = None
