@@ -64,21 +64,30 @@ def download(options: DownloadOptions, on_rows: Callable[[int, int | None], None
     with disk_errors(options.out):
         folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder / "rows", options.out) as file:
-            state = _load_state(folder, options)
-            writer = _continue_file(file, state, folder)
-            for _ in _fetch(options, state, writer, on_rows):
-                writer.flush()
-                os.fsync(file.fileno())
-                state.file_bytes, state.sha256 = writer.size_bytes, writer.sha256()
-                write_json(folder / "state.json", dataclasses.asdict(state))
-            if state.rows == 0:
-                raise DataError(f"{options.source.repo} has no rows in split {options.source.split!r}. Check the split and the folder.")
-            manifest = _manifest(options, state)
-            write_json(manifest_path(options.out), manifest)
-            os.replace(folder / "rows", options.out)
-            sync_folder(options.out.parent)
-        shutil.rmtree(folder)
+            try:
+                manifest = _complete(file, folder, options, on_rows)
+                write_json(manifest_path(options.out), manifest)
+                os.replace(folder / "rows", options.out)
+                sync_folder(options.out.parent)
+                (folder / "state.json").unlink()
+            finally:
+                if not (folder / "state.json").exists():  # nothing has arrived, or all of it
+                    shutil.rmtree(folder)
     return manifest
+
+
+def _complete(file: IO[bytes], folder: Path, options: DownloadOptions, on_rows: Callable[[int, int | None], None]) -> dict[str, Any]:
+    """Bring the unfinished file to its end, noting the state after every piece; returns the manifest."""
+    state = _load_state(folder, options)
+    writer = _continue_file(file, state, folder)
+    for _ in _fetch(options, state, writer, on_rows):
+        writer.flush()
+        os.fsync(file.fileno())
+        state.file_bytes, state.sha256 = writer.size_bytes, writer.sha256()
+        write_json(folder / "state.json", dataclasses.asdict(state))
+    if state.rows == 0:
+        raise DataError(f"{options.source.repo} has no rows in split {options.source.split!r}. Check the split and the folder.")
+    return _manifest(options, state)
 
 
 def manifest_path(out: Path) -> Path:

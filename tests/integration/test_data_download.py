@@ -114,6 +114,9 @@ def test_mistakes_are_named(repo: Path, tmp_path: Path) -> None:
     ]:
         with pytest.raises(error, match=match):
             fetch(repo, out, **arguments)
+    with pytest.raises(DataError, match=r"owner/name .*offline"):
+        fetch(Path("owner/name"), out)
+    assert list(tmp_path.iterdir()) == []
     with pytest.raises(ConfigError, match=r"ends in \.jsonl"):
         fetch(repo, tmp_path / "all.parquet")
     fetch(repo, out)
