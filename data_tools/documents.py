@@ -11,6 +11,7 @@ from data_tools.lines import RawDocument
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 SNIPPET_CHARACTERS = 80
 DIGEST_BYTES = 16
+SEPARATOR = "\n\n"  # between several text fields
 BLANK_LINE = "blank-line"  # no document and no mistake: counted, never an error
 
 INVALID_UTF8 = "invalid-utf8"
@@ -57,17 +58,25 @@ class _DuplicateKeyError(ValueError):
     pass
 
 
-def parse(source: RawDocument, text_field: str, id_field: str | None) -> Document | Problem:
-    """The document in a line or text file.
+class Found(NamedTuple):
+    """The strings in the text fields of an object, and its id when it has a field for that."""
+
+    texts: list[str]
+    identity: str | None
+
+
+def parse(source: RawDocument, text_field: str, id_field: str | None, separator: str = SEPARATOR) -> Document | Problem:
+    """The document in a line or text file. Of several text fields, "title,text", those that are not empty are joined by `separator`.
 
     Its number is the first 64 bits of the SHA-256 of its id: the value of `id_field` (a string or an integer), or without one the
     text itself. So equal texts have equal numbers and fall into the same split, whatever files and lines they came from.
     """
     if source.line == 0:
         text = _decode(source)
-        return text if isinstance(text, Problem) else _document(text, text)
+        return text if isinstance(text, Problem) else _document(text, None)
     fields = parse_fields(source)
-    return fields if isinstance(fields, Problem) else _from_fields(fields, text_field, id_field)
+    found = fields if isinstance(fields, Problem) else from_fields(fields, text_field, id_field)
+    return found if isinstance(found, Problem) else _document(separator.join(filter(None, found.texts)), found.identity)
 
 
 def parse_fields(source: RawDocument) -> dict[str, Any] | Problem:
@@ -102,30 +111,33 @@ def _fields(line: str) -> dict[str, Any] | Problem:
     return fields
 
 
-def _from_fields(fields: dict[str, Any], text_field: str, id_field: str | None) -> Document | Problem:
-    if text_field not in fields:
-        return Problem(MISSING_TEXT, f"no field {text_field!r}; found {', '.join(map(repr, list(fields)[:8])) or 'no fields'}")
-    text = fields[text_field]
-    if not isinstance(text, str):
-        return Problem(TEXT_NOT_A_STRING, f"field {text_field!r} holds {_json_type(text)}")
+def from_fields(fields: dict[str, Any], text_field: str, id_field: str | None) -> Found | Problem:
+    """What matters of an object."""
+    texts = []
+    for name in text_field.split(","):
+        if name not in fields:
+            return Problem(MISSING_TEXT, f"no field {name!r}; found {', '.join(map(repr, list(fields)[:8])) or 'no fields'}")
+        if not isinstance(text := fields[name], str):
+            return Problem(TEXT_NOT_A_STRING, f"field {name!r} holds {_json_type(text)}")
+        texts.append(text)
     if id_field is None:
-        return _document(text, text)
+        return Found(texts, None)
     identity = fields.get(id_field)
     if isinstance(identity, bool) or not isinstance(identity, str | int) or identity == "":
         return Problem(BAD_ID, f"field {id_field!r} holds {_json_type(identity) if id_field in fields else 'nothing, it is missing'}")
-    return _document(text, str(identity))
+    return Found(texts, str(identity))
 
 
-def _document(text: str, identity: str) -> Document | Problem:
+def _document(text: str, identity: str | None) -> Document | Problem:
     if not text.strip():
         return Problem(EMPTY_TEXT, "nothing but white space" if text else "no characters")
     try:
         encoded = text.encode("utf-8")
-        key = encoded if identity is text else identity.encode("utf-8")
+        key = encoded if identity is None else identity.encode("utf-8")
     except UnicodeEncodeError as error:
         return Problem(LONE_SURROGATE, f"half a surrogate pair (\\u{ord(error.object[error.start]):04x}) at character {error.start + 1}")
     digest = hashlib.sha256(encoded).digest()
-    number = int.from_bytes((digest if key is encoded else hashlib.sha256(key).digest())[:8], "big")
+    number = int.from_bytes((digest if identity is None else hashlib.sha256(key).digest())[:8], "big")
     return Document(text, len(encoded), number, digest[:DIGEST_BYTES])
 
 
@@ -152,4 +164,4 @@ def snippet(raw: bytes) -> str:
 
 def field_names(text_field: str, id_field: str | None) -> tuple[str, ...]:
     """The fields of a JSON object that matter."""
-    return (text_field,) if id_field is None else (text_field, id_field)
+    return tuple(text_field.split(",")) + (() if id_field is None else (id_field,))

@@ -15,12 +15,16 @@ from numpy.typing import NDArray
 
 from data_tools.documents import BLANK_LINE, Document, Problem, parse
 from data_tools.lines import RawDocument
+from data_tools.long_documents import LONG_BYTES, LongDocument, parse_long
+from data_tools.sentences import sentences
 from data_tools.splits import assign
+from data_tools.text_encoder import TextEncoder
 from nemo_ext.tokenizers import load, plugins
 from nemo_ext.tokenizers.ragged import RaggedBatch, from_lengths
 
 TOO_SHORT = "too-short"
 TOO_LONG = "too-long"
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2**64 over the golden ratio: multiples of it spread (Knuth, TAOCP 3, 6.4)
 
 # What is kept about a document besides its ids. `hash` are 128 bits of the SHA-256 of its text, `split` an index into SPLIT_NAMES.
 RECORD = np.dtype([("number", "<u8"), ("hash", "<u8", 2), ("bytes", "<i8"), ("tokens", "<i8"), ("sequences", "<i4"), ("split", "u1")])
@@ -33,6 +37,9 @@ class EncodeSettings:
     tokenizer_dir: str
     text_field: str
     id_field: str | None
+    separator: str
+    sentences: bool
+    prepend_bos: bool
     append_eod: bool
     split_limits: tuple[int, int, int]
     min_tokens: int
@@ -40,6 +47,8 @@ class EncodeSettings:
     plugin: str
     plugin_settings: dict[str, Any]
     seed: int
+    encoder: str
+    verify_encoder: bool
 
 
 class Reject(NamedTuple):
@@ -60,37 +69,68 @@ class EncodedBatch:
 
 
 class Encoder:
-    """Encodes batches of raw documents."""
+    """Encodes batches of raw documents. `counts`: what the plugin did, and how texts were encoded."""
 
     def __init__(self, settings: EncodeSettings) -> None:
         self._settings = settings
         self._tokenizer = load(settings.tokenizer_dir)
         self._plugin = plugins.create(settings.plugin, settings.plugin_settings, self._tokenizer)
+        self._texts = TextEncoder(self._tokenizer, settings.encoder, settings.verify_encoder)
         self.dtype = self._tokenizer.dtype
 
     def __call__(self, batch: Sequence[RawDocument]) -> EncodedBatch:
-        """The documents of a batch as ids, and its rejects."""
-        documents, rejects, skipped = self._parse(batch)
-        ragged = self._tokenizer.encode_batch([document.text for document in documents])
-        kept = self._within_limits(ragged.lengths, skipped)  # before the plugin, so that all arms of a study keep the same documents
-        records, ragged = self._records(documents)[kept], ragged.select(kept)
-        ragged = plugins.apply(self._plugin, ragged, records["number"], self._settings.seed, self._tokenizer.vocab_size)
-        if self._settings.append_eod:
-            ragged = ragged.append_token(self._tokenizer.eod_id)
-        records["tokens"] = ragged.lengths
-        return EncodedBatch(records, ragged, rejects, skipped)
-
-    def _parse(self, batch: Sequence[RawDocument]) -> tuple[list[Document], list[Reject], Counter[str]]:
+        """The documents of a batch as ids, and its rejects. A long document has to come alone."""
+        if len(batch) == 1 and len(batch[0].raw) > LONG_BYTES:
+            return self._encode_long(batch[0])
         documents, rejects, skipped = [], [], Counter[str]()
         for source in batch:
-            found = parse(source, self._settings.text_field, self._settings.id_field)
+            found = parse(source, self._settings.text_field, self._settings.id_field, self._settings.separator)
             if isinstance(found, Document):
                 documents.append(found)
             elif found.reason == BLANK_LINE:
                 skipped[BLANK_LINE] += 1
             else:
                 rejects.append(Reject(source, found))
-        return documents, rejects, skipped
+        texts = [sentences(document.text) if self._settings.sentences else [document.text] for document in documents]
+        ragged = self._texts.encode([text for document in texts for text in document])
+        return self._finish(self._records(documents, list(map(len, texts))), ragged, rejects, skipped)
+
+    def take_counts(self) -> dict[str, dict[str, int]]:
+        """What was counted since the last call: by the plugin, and about encoding."""
+        counts = {"plugin_counts": dict(self._plugin.counts), "encoder_counts": dict(self._texts.counts)}
+        self._plugin.counts.clear()
+        self._texts.counts.clear()
+        return counts
+
+    def _encode_long(self, source: RawDocument) -> EncodedBatch:
+        found = parse_long(source, self._settings.text_field, self._settings.id_field, self._settings.separator)
+        nothing = self._records([], [])
+        if isinstance(found, Problem):
+            blank = found.reason == BLANK_LINE
+            rejects = [] if blank else [Reject(source, found)]
+            return self._finish(nothing, self._texts.encode([]), rejects, Counter({BLANK_LINE: 1} if blank else {}))
+        ragged = self._texts.encode_pieces(found.pieces(), self._settings.sentences)
+        raw: Any = source.raw
+        if isinstance(raw, bytearray):
+            raw.clear()  # the line is done with, and what follows needs the room
+        return self._finish(self._records([found], [ragged.documents]), ragged, [], Counter())
+
+    def _finish(self, records: NDArray[Any], ragged: RaggedBatch, rejects: list[Reject], skipped: Counter[str]) -> EncodedBatch:
+        records["tokens"] = _sums(ragged.lengths, records["sequences"])
+        kept = self._within_limits(records["tokens"], skipped)  # before the plugin, so that all arms of a study keep the same documents
+        records, ragged = select_documents(records, ragged, kept)
+        ragged = plugins.apply(self._plugin, ragged, _sequence_numbers(records), self._settings.seed, self._tokenizer.vocab_size)
+        ragged = self._framed(records, ragged)
+        records["tokens"] = _sums(ragged.lengths, records["sequences"])
+        return EncodedBatch(records, ragged, rejects, skipped)
+
+    def _framed(self, records: NDArray[Any], ragged: RaggedBatch) -> RaggedBatch:
+        """Every document with the token that begins it and the one that ends it, as far as they are wanted."""
+        ends = np.cumsum(records["sequences"], dtype=np.int64)
+        if self._settings.prepend_bos:
+            assert self._tokenizer.bos_id is not None, "checked before the work began"
+            ragged = _inserted(ragged, ends - records["sequences"], 0, self._tokenizer.bos_id)
+        return _inserted(ragged, ends - 1, 1, self._tokenizer.eod_id) if self._settings.append_eod else ragged
 
     def _within_limits(self, tokens: NDArray[np.int64], skipped: Counter[str]) -> NDArray[np.bool_]:
         short = tokens < self._settings.min_tokens
@@ -98,18 +138,39 @@ class Encoder:
         skipped.update({reason: int(mask.sum()) for reason, mask in ((TOO_SHORT, short), (TOO_LONG, long)) if mask.any()})
         return ~(short | long)
 
-    def _records(self, documents: list[Document]) -> NDArray[Any]:
+    def _records(self, documents: Sequence[Document | LongDocument], sequences: list[int]) -> NDArray[Any]:
         records = np.zeros(len(documents), dtype=RECORD)
         records["number"] = [document.number for document in documents]
         records["hash"] = np.frombuffer(b"".join([document.digest for document in documents]), dtype="<u8").reshape(-1, 2)
         records["bytes"] = [document.text_bytes for document in documents]
-        records["sequences"] = 1
+        records["sequences"] = sequences
         records["split"] = assign(records["number"], self._settings.split_limits)
         return records
 
 
-def select_documents(batch: EncodedBatch, chosen: NDArray[np.bool_]) -> tuple[NDArray[Any], RaggedBatch]:
+def select_documents(records: NDArray[Any], sequences: RaggedBatch, chosen: NDArray[np.bool_]) -> tuple[NDArray[Any], RaggedBatch]:
     """Records and sequences of the documents where `chosen` [documents] is true."""
-    of_sequences = np.repeat(chosen, batch.records["sequences"])
-    lengths = batch.sequences.lengths
-    return batch.records[chosen], from_lengths(batch.sequences.ids[np.repeat(of_sequences, lengths)], lengths[of_sequences])
+    if chosen.all():
+        return records, sequences
+    return records[chosen], sequences.select(np.repeat(chosen, records["sequences"]))
+
+
+def _sums(lengths: NDArray[np.int64], sequences: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Tokens of every document, from the lengths of its sequences."""
+    sums = np.concatenate([[0], np.cumsum(lengths)])
+    ends = np.cumsum(sequences, dtype=np.int64)
+    return sums[ends] - sums[ends - sequences]
+
+
+def _sequence_numbers(records: NDArray[Any]) -> NDArray[np.uint64]:
+    """A stable number for every sequence: that of its document, moved on by its place in it."""
+    sequences = records["sequences"].astype(np.int64)
+    place = np.arange(sequences.sum()) - np.repeat(np.cumsum(sequences) - sequences, sequences)
+    return np.repeat(records["number"], sequences) + place.astype(np.uint64) * GOLDEN
+
+
+def _inserted(ragged: RaggedBatch, sequences: NDArray[np.int64], at_end: int, token: int) -> RaggedBatch:
+    """`token` at the beginning (`at_end` 0) or end (1) of the given sequences."""
+    lengths = ragged.lengths
+    lengths[sequences] += 1
+    return from_lengths(np.insert(ragged.ids, ragged.offsets[sequences + at_end], token), lengths)

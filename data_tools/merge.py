@@ -5,30 +5,33 @@ The result depends on the units alone, so one machine and twenty write the same 
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import json
 import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data_tools.bad_lines import QUARANTINE_NAME
-from data_tools.indexed import write_index
+from data_tools.encode import RECORD
 from data_tools.shards import PLAN_FILE, SHARDS_FOLDER, Plan, find_shards, locked
+from data_tools.split_files import write_split
 from data_tools.splits import SPLIT_NAMES
 from data_tools.unit_files import SUMMARY_FILE, UnitFiles
 from nemo_ext.common.dataset import DATASET_SCHEMA, MANIFEST_NAME, TOKENIZER_FOLDER
 from nemo_ext.common.errors import DataError, OutputExistsError
 from nemo_ext.common.files import PARTIAL_SUFFIX, disk_errors, read_json, sync_folder, sync_tree, write_json
 
-COPY_BYTES = 1 << 22
-NO_KERNEL_COPY = (errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)  # across file systems, old kernels, some network disks
+EXACT_DUPLICATE = "exact-duplicate"
+UNTREATED = "vanilla"
+TAKEN_OVER = (
+    *("tokenizer", "plugin", "seed", "prepend_bos", "append_eod", "sentences", "drop_duplicates"),
+    *("split", "fields", "limits", "on_bad_line"),
+)
 
 
 def merge(out: Path) -> dict[str, Any]:
@@ -69,35 +72,64 @@ def _unit_folders(shards: list[Path], count: int) -> list[Path]:
 
 def _write(plan: Plan, units: Sequence[UnitFiles], target: Path) -> dict[str, Any]:
     """Everything but the tokenizer; returns the manifest."""
-    manifest = manifest_of(plan, [unit.summary for unit in units], [unit.records() for unit in units])
+    records = [unit.records() for unit in units]
+    kept = kept_documents(plan, records)
+    manifest = manifest_of(plan, [unit.summary for unit in units], records, kept)
     for name, entry in manifest["splits"].items():
-        entry |= _write_split(units, name, np.dtype(plan["dtype"]), target)
+        entry |= write_split(units, records, kept, name, np.dtype(plan["dtype"]), target)
     if plan["on_bad_line"] == "quarantine":
         _write_quarantine(plan, units, target)
     return manifest
 
 
-def manifest_of(plan: Plan, summaries: Sequence[dict[str, Any]], records: Sequence[NDArray[Any]]) -> dict[str, Any]:
-    """The manifest, less what is known of files. Raises DataError when nothing is left to train on."""
-    numbers = np.concatenate([part["number"] for part in records]) if records else np.zeros(0, np.uint64)
-    skipped = sum((Counter(summary["skipped"]) for summary in summaries), Counter(plan["passed_over"]))
-    splits: dict[str, dict[str, Any]] = {}
-    for name in SPLIT_NAMES:
-        counted = [summary["splits"][name] for summary in summaries if name in summary["splits"]]
-        if counted:
-            splits[name] = {key: sum(counts[key] for counts in counted) for key in counted[0]}
-    kept = ("tokenizer", "plugin", "seed", "append_eod", "split", "fields", "limits", "on_bad_line")
+def kept_documents(plan: Plan, records: Sequence[NDArray[Any]]) -> list[NDArray[np.bool_]]:
+    """Which documents of every unit stay: all, or those whose text did not occur before."""
+    kept = np.ones(sum(map(len, records)), dtype=bool)
+    if plan["drop_duplicates"] and len(kept):
+        hashes = np.concatenate([part["hash"] for part in records])
+        order = np.lexsort((hashes[:, 1], hashes[:, 0]))  # stable: the first of equal ones comes first
+        again = (hashes[order[1:]] == hashes[order[:-1]]).all(axis=1)
+        kept[order[1:][again]] = False
+    return np.split(kept, np.cumsum([len(part) for part in records])[:-1]) if records else []
+
+
+def manifest_of(
+    plan: Plan, summaries: Sequence[dict[str, Any]], records: Sequence[NDArray[Any]], kept: Sequence[NDArray[np.bool_]]
+) -> dict[str, Any]:
+    """The manifest, less what is known of files. Raises DataError when nothing is left to train on, or a plugin did nothing."""
+    documents = np.concatenate([np.zeros(0, RECORD), *(part[mask] for part, mask in zip(records, kept, strict=True))])
+    skipped = _total(summaries, "skipped") + Counter(plan["passed_over"])
+    if duplicates := sum(map(len, records)) - len(documents):
+        skipped[EXACT_DUPLICATE] = duplicates
     manifest = {
         "schema": DATASET_SCHEMA,
-        **{key: plan[key] for key in kept},
+        **{key: plan[key] for key in TAKEN_OVER},
+        "encoder": plan["encoder"] | dict(sorted(_total(summaries, "encoder_counts").items())),
+        "plugin_counts": dict(sorted(_total(summaries, "plugin_counts").items())),
         "inputs": _inputs(plan, summaries),
-        "splits": splits,
+        "splits": _splits(documents),
         "skipped": dict(sorted(skipped.items())),
-        "duplicate_documents": len(numbers) - len(np.unique(numbers)),
+        "duplicate_documents": len(documents) - len(np.unique(documents["number"])),
         "created": plan["created"],
     }
     _require_train(manifest)
+    _require_treatment(manifest)
     return manifest
+
+
+def _total(summaries: Iterable[dict[str, Any]], key: str) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for summary in summaries:
+        total.update(summary[key])
+    return total
+
+
+def _splits(documents: NDArray[Any]) -> dict[str, dict[str, Any]]:
+    splits: dict[str, dict[str, Any]] = {}
+    for position, name in enumerate(SPLIT_NAMES):
+        if (chosen := documents["split"] == position).any():
+            splits[name] = {"documents": int(chosen.sum())} | {key: int(documents[key][chosen].sum()) for key in ("tokens", "bytes")}
+    return splits
 
 
 def _inputs(plan: Plan, summaries: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -126,47 +158,16 @@ def _require_train(manifest: dict[str, Any]) -> None:
     )
 
 
-def _write_split(units: Sequence[UnitFiles], name: str, dtype: np.dtype[Any], target: Path) -> dict[str, Any]:
-    lengths, sequences = [], []
-    with open(target / f"{name}.bin", "wb") as handle:
-        for unit in (unit for unit in units if name in unit.summary["splits"]):
-            records = unit.records()
-            sequences.append(records["sequences"][records["split"] == SPLIT_NAMES.index(name)])
-            lengths.append(unit.lengths(name))
-            _copy(unit.ids_path(name), handle)
-    index = write_index(target / f"{name}.idx", dtype, lengths, sequences)
-    bin_bytes, max_token_id, bin_sha256 = _examine(target / f"{name}.bin", dtype)
-    return {
-        "max_token_id": max_token_id,
-        "bin_bytes": bin_bytes,
-        "idx_bytes": index.size_bytes,
-        "bin_sha256": bin_sha256,
-        "idx_sha256": index.sha256,
-    }
-
-
-def _copy(source: Path, target: IO[bytes]) -> None:
-    """Append a file to another within the kernel, or through a buffer where that cannot be done."""
-    with open(source, "rb", buffering=0) as handle:
-        try:
-            while os.copy_file_range(handle.fileno(), target.fileno(), 1 << 30):
-                pass
-        except OSError as error:
-            if error.errno not in NO_KERNEL_COPY:
-                raise
-            shutil.copyfileobj(handle, target, COPY_BYTES)
-            target.flush()
-
-
-def _examine(path: Path, dtype: np.dtype[Any]) -> tuple[int, int, str]:
-    """Size, largest id (-1 without tokens) and SHA-256 of a finished .bin, read once."""
-    digest, size_bytes, largest = hashlib.sha256(), 0, -1
-    with open(path, "rb", buffering=0) as handle:
-        while block := handle.read(COPY_BYTES):
-            digest.update(block)
-            size_bytes += len(block)
-            largest = max(largest, int(np.frombuffer(block, dtype).max()))
-    return size_bytes, largest, digest.hexdigest()
+def _require_treatment(manifest: dict[str, Any]) -> None:
+    """A plugin that changed nothing would be taken for an arm of a study that it is not."""
+    counts = manifest["plugin_counts"]
+    if manifest["plugin"]["name"] == UNTREATED or counts["documents_changed"] or not counts["documents"]:
+        return
+    raise DataError(
+        f"Tokenizer plugin {manifest['plugin']['name']!r} with settings {manifest['plugin']['settings']} changed none of "
+        f"{counts['documents']:,} documents: the dataset would be the untreated one under another name. Expected at least one changed "
+        "document. Choose stronger settings, longer documents, or --plugin vanilla."
+    )
 
 
 def _write_quarantine(plan: Plan, units: Iterable[UnitFiles], target: Path) -> None:

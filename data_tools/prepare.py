@@ -14,20 +14,23 @@ from pathlib import Path
 from typing import Any
 
 from data_tools.bad_lines import POLICIES, bad_line_error
-from data_tools.documents import Problem
+from data_tools.documents import SEPARATOR, Problem
 from data_tools.encode import EncodeSettings
 from data_tools.inputs import FoundInputs, find_inputs
-from data_tools.merge import manifest_of, merge
+from data_tools.merge import kept_documents, manifest_of, merge
 from data_tools.shards import SHARDS_FOLDER, Plan, Shard, finished_units, open_shard, parse_shard
 from data_tools.splits import parse_split
+from data_tools.text_encoder import TIKTOKEN, TOKENIZERS
 from data_tools.units import Unit, line_number, plan_units
 from data_tools.work import Job, Summary, encode_units
 from nemo_ext.common.dataset import MANIFEST_NAME
 from nemo_ext.common.errors import ConfigError, DataError, OutputExistsError
 from nemo_ext.common.files import disk_errors, refuse_existing
 from nemo_ext.tokenizers import TextTokenizer, load, plugins
+from nemo_ext.tokenizers.fast_encoder import fast_encoder
 
 BYTES_WORTH_A_WORKER = 16 << 20  # below this, starting a process takes longer than the work it saves
+BYTES_WORTH_A_PROOF = 16 << 20  # below this, the tokenizer is done before another encoder is proved to equal it
 SHARD_SCHEMA = "sibol.shard/1"
 
 
@@ -40,7 +43,11 @@ class PrepareOptions:
     out: Path
     text_field: str = "text"
     id_field: str | None = None
+    separator: str = SEPARATOR
+    sentences: bool = False
+    prepend_bos: bool = False
     append_eod: bool = True
+    drop_duplicates: str | None = None
     split: str = "98,1,1"
     workers: int | None = None
     min_tokens: int = 1
@@ -52,6 +59,7 @@ class PrepareOptions:
     overwrite: bool = False
     dry_run: bool = False
     shard: str | None = None
+    verify_encoder: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,14 +85,15 @@ def prepare(options: PrepareOptions, on_progress: OnProgress = lambda progress: 
     if not options.dry_run:
         _refuse_out(options)
     tokenizer = load(options.tokenizer)
-    settings = _encode_settings(options)
     inputs = _inputs(options)
+    settings = _encode_settings(options, tokenizer, inputs)
     units = plan_units(inputs)
     plan = _plan(options, settings, tokenizer, inputs, len(units))
     if options.dry_run:
         job = Job(inputs.files, settings, None)
         summaries = _run(options, job, shard.units(units), {}, on_progress)
-        return manifest_of(plan, summaries, [summary["records"] for summary in summaries])
+        records = [summary["records"] for summary in summaries]
+        return manifest_of(plan, summaries, records, kept_documents(plan, records))
     with disk_errors(options.out), open_shard(options.out, shard, plan, tokenizer) as folder:
         done = finished_units(folder, shard.units(units), inputs.files)
         _run(options, Job(inputs.files, settings, folder), shard.units(units), done, on_progress)
@@ -134,6 +143,8 @@ def _check(options: PrepareOptions) -> None:
         raise ConfigError(f"--min-tokens {options.min_tokens} --max-tokens {options.max_tokens}: no document can have such a length.")
     if options.seed < 0:
         raise ConfigError(f"--seed {options.seed}: expected 0 or more.")
+    if options.drop_duplicates not in (None, "exact"):
+        raise ConfigError(f"--drop-duplicates {options.drop_duplicates!r}: expected exact. For near duplicates see `sibol data dedup`.")
     if options.dry_run and options.shard is not None:
         raise ConfigError("--dry-run counts the whole input. Leave --shard out.")
 
@@ -164,11 +175,20 @@ def _inputs(options: PrepareOptions) -> FoundInputs:
     return inputs
 
 
-def _encode_settings(options: PrepareOptions) -> EncodeSettings:
+def _encode_settings(options: PrepareOptions, tokenizer: TextTokenizer, inputs: FoundInputs) -> EncodeSettings:
+    if options.prepend_bos and tokenizer.bos_id is None:
+        raise ConfigError(
+            f"--prepend-bos: tokenizer {tokenizer.path} has no bos_token (found: {tokenizer.specials or 'no special tokens'}). "
+            "Leave it out, or set bos_token in its tokenizer_config.json."
+        )
+    fast = inputs.size_bytes >= BYTES_WORTH_A_PROOF or options.verify_encoder
     return EncodeSettings(
         tokenizer_dir=str(options.tokenizer),
         text_field=options.text_field,
         id_field=options.id_field,
+        separator=options.separator,
+        sentences=options.sentences,
+        prepend_bos=options.prepend_bos,
         append_eod=options.append_eod,
         split_limits=parse_split(options.split),
         min_tokens=options.min_tokens,
@@ -176,6 +196,8 @@ def _encode_settings(options: PrepareOptions) -> EncodeSettings:
         plugin=options.plugin,
         plugin_settings=plugins.parse_settings(options.plugin, options.plugin_settings),
         seed=options.seed,
+        encoder=TIKTOKEN if fast and fast_encoder(tokenizer) is not None else TOKENIZERS,
+        verify_encoder=options.verify_encoder,
     )
 
 
@@ -195,11 +217,15 @@ def _plan(options: PrepareOptions, settings: EncodeSettings, tokenizer: TextToke
         "dtype": tokenizer.dtype.name,
         "plugin": {"name": settings.plugin, "settings": settings.plugin_settings},
         "seed": options.seed,
+        "prepend_bos": options.prepend_bos,
         "append_eod": options.append_eod,
+        "sentences": options.sentences,
+        "drop_duplicates": options.drop_duplicates,
         "split": options.split,
-        "fields": {"text": options.text_field, "id": options.id_field},
+        "fields": {"text": options.text_field, "id": options.id_field, "separator": options.separator},
         "limits": {"min_tokens": options.min_tokens, "max_tokens": options.max_tokens},
         "on_bad_line": options.on_bad_line,
+        "encoder": {"name": settings.encoder, "verified": settings.verify_encoder},
         "inputs": [{"path": str(file.path), "bytes": file.size_bytes} for file in inputs.files],
         "passed_over": dict(inputs.skipped),
         "units": units,

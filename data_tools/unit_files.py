@@ -53,7 +53,7 @@ class UnitWriter(AbstractContextManager["UnitWriter"]):
         if self._folder is None:
             self._records.append(batch.records)
         for position in np.unique(batch.records["split"]).tolist():
-            records, sequences = select_documents(batch, batch.records["split"] == position)
+            records, sequences = select_documents(batch.records, batch.sequences, batch.records["split"] == position)
             counts = self._splits.setdefault(SPLIT_NAMES[position], {"documents": 0, "tokens": 0, "bytes": 0})
             counts["documents"] += len(records)
             counts["tokens"] += len(sequences.ids)
@@ -68,10 +68,10 @@ class UnitWriter(AbstractContextManager["UnitWriter"]):
             self._files[name] = self._stack.enter_context(open(self._folder / name, "wb"))  # noqa: SIM115  closed by finish or __exit__
         self._files[name].write(data if isinstance(data, bytes) else data.data)
 
-    def finish(self, files: list[dict[str, Any]]) -> dict[str, Any]:
+    def finish(self, files: list[dict[str, Any]], counts: dict[str, dict[str, int]]) -> dict[str, Any]:
         """Close the files and write the summary, which is returned; without a folder it has the "records", too.
 
-        `files`: what is to be known about the parts that were read.
+        `files`: what is to be known about the parts that were read. `counts` are added up as they are.
         """
         sizes = {name: handle.tell() for name, handle in sorted(self._files.items())}
         self._stack.close()
@@ -81,6 +81,7 @@ class UnitWriter(AbstractContextManager["UnitWriter"]):
             "skipped": dict(self._skipped),
             "first_reject": self._first_reject,
             "sizes": sizes,
+            **counts,
         }
         if self._folder is None:
             return summary | {"records": np.concatenate([np.zeros(0, RECORD), *self._records])}

@@ -46,7 +46,8 @@ def encode_unit(job: Job, encoder: Encoder, unit: Unit, on_work: OnWork) -> Summ
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(atomic_folder(job.folder / unit.name)) if job.folder is not None else None
         writer = stack.enter_context(UnitWriter(folder, encoder.dtype))
-        return writer.finish([_encode_part(job, encoder, part, writer, on_work) for part in unit.parts])
+        files = [_encode_part(job, encoder, part, writer, on_work) for part in unit.parts]
+        return writer.finish(files, encoder.take_counts())
 
 
 def _encode_part(job: Job, encoder: Encoder, part: Part, writer: UnitWriter, on_work: OnWork) -> dict[str, Any]:

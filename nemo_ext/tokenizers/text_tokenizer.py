@@ -55,6 +55,11 @@ class TextTokenizer:
             f"found {self.specials or 'no special tokens'}. Set eos_token in its tokenizer_config.json."
         )
 
+    @property
+    def bos_id(self) -> int | None:
+        """The token that begins a text, if the tokenizer has one."""
+        return self._vocabulary.get(self.specials.get("bos_token", ""))
+
     @cached_property
     def fingerprint(self) -> str:
         """Hex SHA-256 of the tokenizer, see `nemo_ext.tokenizers.folder.fingerprint`."""

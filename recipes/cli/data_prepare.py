@@ -20,9 +20,17 @@ def prepare(
     ],
     tokenizer: Annotated[Path, typer.Option(help="Hugging Face tokenizer folder", metavar="DIR")],
     out: Annotated[Path, typer.Option(help="dataset folder to write", metavar="DIR")],
-    text_field: Annotated[str, typer.Option(help="field of a JSON line that holds the text")] = "text",
+    text_field: Annotated[str, typer.Option(help="field that holds the text, or several with commas: they are joined")] = "text",
+    separator: Annotated[str, typer.Option(help="what several text fields are joined by (default: an empty line)")] = "\n\n",
     id_field: Annotated[str | None, typer.Option(help="field that identifies a document (default: the text itself)")] = None,
+    sentences: Annotated[bool, typer.Option("--sentences", help="one sequence per sentence, as BERT's sentence pairs want it")] = False,
+    prepend_bos: Annotated[
+        bool, typer.Option("--prepend-bos", help="begin documents with the tokenizer's beginning-of-text token")
+    ] = False,
     append_eod: Annotated[bool, typer.Option("--append-eod/--no-append-eod", help="end documents with the end-of-document token")] = True,
+    drop_duplicates: Annotated[
+        str | None, typer.Option(help="exact: keep of equal texts the first (near duplicates: `sibol data dedup`)", metavar="exact")
+    ] = None,
     split: Annotated[str, typer.Option(help="shares of train, validation and test, by hash of the document id")] = "98,1,1",
     workers: Annotated[int | None, typer.Option(help="processes (default: by input size); any number gives the same bytes", min=1)] = None,
     min_tokens: Annotated[int, typer.Option(help="leave out and count documents with fewer tokens", min=0)] = 1,
@@ -34,6 +42,7 @@ def prepare(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the dataset in --out")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="read, check and count everything, write nothing")] = False,
     shard: Annotated[str | None, typer.Option(help="do one share of the work, for `sibol data merge`", metavar="NUMBER/COUNT")] = None,
+    verify_encoder: Annotated[bool, typer.Option("--verify-encoder", help="encode twice, prove the faster encoder on every text")] = False,
 ) -> None:
     """Tokenize text into a Megatron indexed dataset with train, validation and test splits and a manifest.
 
@@ -60,6 +69,11 @@ def prepare(
         overwrite=overwrite,
         dry_run=dry_run,
         shard=shard,
+        verify_encoder=verify_encoder,
+        separator=separator,
+        sentences=sentences,
+        prepend_bos=prepend_bos,
+        drop_duplicates=drop_duplicates,
     )
     with _progress_bar() as on_progress:
         manifest = run_prepare(options, on_progress)
