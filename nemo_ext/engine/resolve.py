@@ -14,7 +14,7 @@ from nemo_ext.common.blend import Blend, open_blend
 from nemo_ext.common.errors import ConfigError, DataError
 from nemo_ext.common.files import atomic_file, read_json, write_json
 from nemo_ext.config import RunConfig, check_architecture, check_run, to_yaml
-from nemo_ext.engine.run_folder import RunFolder, checkpoint_to_resume
+from nemo_ext.engine.run_folder import RunFolder, checkpoint_to_resume, read_state
 from nemo_ext.models.family import FAMILIES, ModelFamily, family_of
 from nemo_ext.tasks.task import TASKS, Task
 from nemo_ext.tasks.treatment import check_treatment
@@ -46,6 +46,9 @@ def resolve(config: RunConfig, ranks: int) -> ResolvedRun:
     family, hf_config = architecture(config, data)
     family.check(hf_config)
     check_architecture(config, hf_config)
+    resume_from = checkpoint_to_resume(config)
+    if resume_from is not None:
+        require_same_data(resume_from, data)
     return ResolvedRun(
         config=config,
         family=family,
@@ -53,7 +56,7 @@ def resolve(config: RunConfig, ranks: int) -> ResolvedRun:
         hf_config=hf_config,
         data=data,
         folder=RunFolder(config.output_dir),
-        resume_from=checkpoint_to_resume(config),
+        resume_from=resume_from,
         ranks=ranks,
     )
 
@@ -92,6 +95,17 @@ def require_same_tokenizer(source: Path, data: Blend) -> None:
     from nemo_ext.tokenizers import load
 
     data.require_tokenizer(load(source).fingerprint, f"the model in {source}")
+
+
+def require_same_data(checkpoint: Path, data: Blend) -> None:
+    """Raise DataError when `checkpoint` was trained on other data: its position would point at other sequences. Folders may move."""
+    earlier = read_state(checkpoint)["dataset_fingerprint"]
+    if earlier != data.fingerprint:
+        raise DataError(
+            f"{checkpoint} was trained on data with fingerprint {earlier[:12]}, but the settings name data with {data.fingerprint[:12]}: "
+            "other token files or other shares. Restore them; to go on with other data, export the run and start one from it "
+            "(model.init_from)."
+        )
 
 
 def write_run_folder(run: ResolvedRun) -> None:

@@ -42,6 +42,20 @@ def test_a_blended_run_killed_and_resumed_ends_bit_identical_on_two_ranks(datase
     assert "0.7" in (tmp_path / "whole" / "run.yaml").read_text()
 
 
+def test_a_run_does_not_go_on_with_other_shares_but_may_with_moved_folders(dataset: Path, filipino: Path, tmp_path: Path) -> None:
+    from nemo_ext.common.errors import DataError
+    from nemo_ext.engine.resolve import resolve
+
+    config = blended(tmp_path / "run", dataset, filipino, "train.max_steps=5")
+    train_on_ranks(1, apply_overrides(config, ["train.stop_after_step=1"]))
+    other = apply_overrides(config, [f"data.blend={json.dumps({str(dataset): 0.6, str(filipino): 0.4})}"])
+    with pytest.raises(DataError, match=r"step_0000001 was trained on data with fingerprint \w{12}, but .* other shares"):
+        resolve(other, 1)
+    (tmp_path / "moved").symlink_to(dataset)
+    moved = apply_overrides(config, [f"data.blend={json.dumps({str(tmp_path / 'moved'): 7, str(filipino): 3})}"])
+    assert resolve(moved, 1).resume_from == tmp_path / "run" / "checkpoints" / "step_0000001"
+
+
 def test_sequences_are_drawn_by_share(dataset: Path, filipino: Path, tmp_path: Path) -> None:
     import numpy
 
