@@ -43,7 +43,8 @@ def print_treatment(treatment: dict[str, Any]) -> None:
     """What the plugin did: shares of what changed, tokens per word, affixes, and the plugin's own counts."""
     console, compared, plugin = Console(), treatment["compared"], treatment["plugin"]
     settings = ", ".join(f"{key}={value}" for key, value in plugin["settings"].items())
-    table = Table(f"{plugin['name']} {settings}".strip(), "vanilla", "stored", "share")
+    typer.echo(f"Treatment: {plugin['name']} {settings}".strip())
+    table = Table("", "vanilla", "stored", "share")
     table.add_row("tokens", *(f"{treatment['tokens'][key]:,}" for key in ("before", "after")), "")
     for key in ("tokens_per_word", "bytes_per_token"):
         table.add_row(key.replace("_", " "), *(f"{treatment[key][side]}" for side in ("before", "after")), "")
