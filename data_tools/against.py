@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data_tools.cuts import CutCounts, batches, compare_cuts, spelled, spread, text_lengths
+from data_tools.cuts import CutCounts, batches, compare_cuts, spelled, spread, text_lengths, unit_of
+from data_tools.indexed import IndexedReader
 from data_tools.inspection import token_texts
 from nemo_ext.common.dataset import DatasetInfo
 from nemo_ext.common.errors import DataError
 from nemo_ext.tokenizers import RaggedBatch, TextTokenizer, load
+from nemo_ext.tokenizers.ragged import from_lengths
 
 FIRST_DIFFERENCES = 3
 CONTEXT_TOKENS = 8  # around the first difference of a document
@@ -43,9 +44,10 @@ def compare_datasets(
     tokenizers = load(baseline.tokenizer_dir), load(dataset.tokenizer_dir)
     same_tokenizer = baseline.tokenizer_fingerprint == dataset.tokenizer_fingerprint
     _require_same_counts(baseline, dataset)
-    counts, differences, digest = CutCounts(), list[dict[str, Any]](), hashlib.sha256()
-    for both in _documents(baseline, dataset, most_documents, on_documents):
+    counts, compared, differences, digest = CutCounts(), 0, list[dict[str, Any]](), hashlib.sha256()
+    for both in _documents((baseline, dataset), tokenizers, most_documents, on_documents):
         digest.update(_same_text(both, (baseline, dataset), tokenizers))
+        compared += len(both.numbers)
         if same_tokenizer:
             counts += compare_cuts(both.first, both.second, tokenizers[0])
             differences += _differences(both, tokenizers[0], FIRST_DIFFERENCES - len(differences))
@@ -53,8 +55,11 @@ def compare_datasets(
         "baseline": _name(baseline),
         "dataset": _name(dataset),
         "same_tokenizer": same_tokenizer,
-        "documents": sum(split.documents for split in baseline.splits.values()),
-        "documents_compared": sum(len(_numbers(split.documents, most_documents)) for split in baseline.splits.values()),
+        "compared": {
+            "unit": unit_of(baseline),
+            "count": compared,
+            "of": sum(len(IndexedReader(split.prefix)) for split in baseline.splits.values()),
+        },
         "text_sha256": digest.hexdigest(),
         "tokens_ratio": round(_tokens(dataset) / _tokens(baseline), 6),
         "splits": {name: {"tokens": [split.tokens, dataset.splits[name].tokens]} for name, split in baseline.splits.items()},
@@ -72,30 +77,40 @@ def _tokens(info: DatasetInfo) -> int:
     return sum(split.tokens for split in info.splits.values())
 
 
-def _numbers(documents: int, most_documents: int | None) -> NDArray[np.int64]:
-    return spread(documents, documents if most_documents is None else most_documents)
-
-
 def _require_same_counts(first: DatasetInfo, second: DatasetInfo) -> None:
-    found = [{name: (split.documents, split.bytes) for name, split in info.splits.items()} for info in (first, second)]
+    names = ("documents", unit_of(first) + " encoded", "bytes")
+    found = [
+        {name: (split.documents, len(IndexedReader(split.prefix)), split.bytes) for name, split in info.splits.items()}
+        for info in (first, second)
+    ]
     if found[0] != found[1]:
-        counts = ["; ".join(f"{name}: {documents:,} documents, {size:,} bytes" for name, (documents, size) in s.items()) for s in found]
+        shown = [
+            "; ".join(
+                f"{name}: " + ", ".join(f"{count:,} {what}" for count, what in zip(counts, names, strict=True))
+                for name, counts in s.items()
+            )
+            for s in found
+        ]
         raise DataError(
-            f"{first.path} ({counts[0]}) and {second.path} ({counts[1]}) do not hold the same documents. Arms of a study are compared "
-            "on equal text: prepare both from the same inputs with the same --split, --min-tokens and --max-tokens."
+            f"{first.path} ({shown[0]}) and {second.path} ({shown[1]}) do not hold the same documents. Arms of a study are compared "
+            "on equal text: prepare both from the same inputs with the same options, but for tokenizer and plugin."
         )
 
 
 def _documents(
-    first: DatasetInfo, second: DatasetInfo, most_documents: int | None, on_documents: Callable[[int, int], None]
+    infos: tuple[DatasetInfo, DatasetInfo],
+    tokenizers: tuple[TextTokenizer, TextTokenizer],
+    most_documents: int | None,
+    on_documents: Callable[[int, int], None],
 ) -> Iterator[_Both]:
-    numbers = {name: _numbers(split.documents, most_documents) for name, split in first.splits.items()}
+    counts = {name: len(IndexedReader(split.prefix)) for name, split in infos[0].splits.items()}
+    numbers = {name: spread(count, most_documents or count) for name, count in counts.items()}
     done, total = 0, sum(map(len, numbers.values()))
     for name, chosen in numbers.items():
-        for batch_numbers, batch in batches(first, name, chosen):
-            parts = [other for _, other in batches(second, name, batch_numbers)]
-            offsets = np.array([0, *accumulate(length for part in parts for length in part.lengths.tolist())])
-            yield _Both(name, batch_numbers, batch, RaggedBatch(np.concatenate([part.ids for part in parts]), offsets))
+        for batch_numbers, batch in batches(infos[0], tokenizers[0], name, chosen):
+            parts = [other for _, other in batches(infos[1], tokenizers[1], name, batch_numbers)]
+            lengths = np.concatenate([part.lengths for part in parts])
+            yield _Both(name, batch_numbers, batch, from_lengths(np.concatenate([part.ids for part in parts]), lengths))
             done += len(batch_numbers)
             on_documents(done, total)
 

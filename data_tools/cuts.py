@@ -93,18 +93,27 @@ def spread(count: int, wanted: int) -> NDArray[np.int64]:
     return np.unique(np.linspace(0, count - 1, num=min(wanted, count), dtype=np.int64))
 
 
-def content(ids: NDArray[Any], info: DatasetInfo) -> NDArray[Any]:
-    """A stored document without the control tokens that preparation put at its ends."""
+def unit_of(info: DatasetInfo) -> str:
+    """What the sequences of a dataset are: "documents", or "sentences" where those were encoded one by one."""
+    return "sentences" if info.manifest.get("sentences") else "documents"
+
+
+def content(ids: NDArray[Any], info: DatasetInfo, tokenizer: TextTokenizer) -> NDArray[Any]:
+    """A stored sequence without the control tokens that preparation put at the ends of documents."""
     if info.append_eod and len(ids) and ids[-1] == info.eod_id:
         ids = ids[:-1]
-    bos_id = info.manifest["tokenizer"].get("bos_id")
-    return ids[1:] if info.manifest.get("prepend_bos") and len(ids) and ids[0] == bos_id else ids
+    return ids[1:] if info.manifest.get("prepend_bos") and len(ids) and ids[0] == tokenizer.bos_id else ids
 
 
-def batches(info: DatasetInfo, split: str, numbers: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], RaggedBatch]]:
-    """The contents of the documents `numbers` of a split, in batches of about BATCH_TOKENS, with their numbers."""
+def batches(
+    info: DatasetInfo, tokenizer: TextTokenizer, split: str, numbers: NDArray[np.int64]
+) -> Iterator[tuple[NDArray[np.int64], RaggedBatch]]:
+    """The contents of the sequences `numbers` of a split, in batches of about BATCH_TOKENS, with their numbers.
+
+    A sequence is a document, or a sentence where sentences were encoded one by one.
+    """
     reader = IndexedReader(info.splits[split].prefix)
     limits = np.flatnonzero(np.diff(np.cumsum(reader.lengths[numbers], dtype=np.int64) // BATCH_TOKENS)) + 1
     for chosen in np.split(numbers, limits) if len(numbers) else ():
-        parts = [content(reader.document(int(number)), info) for number in chosen]
+        parts = [content(reader.sequence(int(number)), info, tokenizer) for number in chosen]
         yield chosen, from_lengths(np.concatenate(parts).astype(np.int64), np.array([len(part) for part in parts]))

@@ -122,7 +122,7 @@ def _running_sums(parts: Sequence[NDArray[np.int32]]) -> Iterator[tuple[NDArray[
 
 
 class IndexedReader:
-    """A .bin/.idx pair by memory map: `lengths` [documents] and the ids of any document."""
+    """A .bin/.idx pair by memory map: `lengths` [sequences], document `limits` among them [documents + 1], and the ids of any sequence."""
 
     def __init__(self, prefix: Path | str) -> None:
         """Raises DataError when the files are missing, damaged or do not fit one another."""
@@ -141,6 +141,7 @@ class IndexedReader:
             raise DataError(f"{idx_path} is damaged: {len(index):,} bytes found, {expected_bytes:,} expected. Prepare the dataset again.")
         self.lengths: NDArray[np.int32] = index[HEADER.size : HEADER.size + 4 * count].view(np.int32)
         self._pointers: NDArray[np.int64] = index[HEADER.size + 4 * count : HEADER.size + 12 * count].view(np.int64)
+        self.limits: NDArray[np.int64] = index[HEADER.size + 12 * count :].view(np.int64)
         self._ids = self._open_ids(bin_path)
 
     def _open_ids(self, bin_path: Path) -> NDArray[Any]:
@@ -152,7 +153,11 @@ class IndexedReader:
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def document(self, index: int) -> NDArray[Any]:
-        """Ids of one document, as a view into the file."""
+    def sequence(self, index: int) -> NDArray[Any]:
+        """Ids of one sequence, as a view into the file. A document is one, or one per sentence."""
         start = int(self._pointers[index]) // self.dtype.itemsize
         return self._ids[start : start + int(self.lengths[index])]
+
+    def document_lengths(self) -> NDArray[np.int64]:
+        """Tokens of each document, [documents]."""
+        return np.diff(np.concatenate(([0], np.cumsum(self.lengths, dtype=np.int64)))[self.limits])

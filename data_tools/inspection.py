@@ -29,16 +29,21 @@ def summarize(info: DatasetInfo) -> dict[str, Any]:
         "plugin": manifest["plugin"],
         "seed": manifest["seed"],
         "append_eod": info.append_eod,
-        "splits": {name: summarize_split(split, info.append_eod) for name, split in info.splits.items()},
+        "splits": {name: summarize_split(split, control_tokens(info)) for name, split in info.splits.items()},
         "skipped": manifest["skipped"],
         "duplicate_documents": manifest["duplicate_documents"],
     }
 
 
-def summarize_split(split: SplitInfo, append_eod: bool) -> dict[str, Any]:
-    """Counts of one split. Lengths include the end-of-document token, `bytes_per_token` leaves it out (it has no bytes)."""
+def control_tokens(info: DatasetInfo) -> int:
+    """Control tokens that preparation added to every document."""
+    return int(info.append_eod) + int(info.manifest.get("prepend_bos", False))
+
+
+def summarize_split(split: SplitInfo, added_tokens: int) -> dict[str, Any]:
+    """Counts of one split. Lengths include the `added_tokens` of every document, `bytes_per_token` leaves them out (they have no bytes)."""
     lengths = lengths_of(split)
-    text_tokens = split.tokens - (split.documents if append_eod else 0)
+    text_tokens = split.tokens - added_tokens * split.documents
     quantiles = np.quantile(lengths, list(QUANTILES.values()), method="nearest")
     return {
         "documents": split.documents,
@@ -52,20 +57,20 @@ def summarize_split(split: SplitInfo, append_eod: bool) -> dict[str, Any]:
     }
 
 
-def lengths_of(split: SplitInfo) -> NDArray[np.int32]:
+def lengths_of(split: SplitInfo) -> NDArray[np.int64]:
     """Tokens of each document of a split. Raises DataError when index and manifest disagree."""
-    reader = IndexedReader(split.prefix)
-    tokens = int(reader.lengths.sum(dtype=np.int64))
-    if (len(reader), tokens) != (split.documents, split.tokens):
+    lengths = IndexedReader(split.prefix).document_lengths()
+    if (len(lengths), int(lengths.sum())) != (split.documents, split.tokens):
         raise DataError(
-            f"{split.prefix}.idx has {len(reader)} documents with {tokens} tokens, the manifest {split.documents} with {split.tokens}. "
-            "Prepare the dataset again."
+            f"{split.prefix}.idx has {len(lengths)} documents with {lengths.sum()} tokens, the manifest {split.documents} with "
+            f"{split.tokens}. Prepare the dataset again."
         )
-    return reader.lengths
+    return lengths
 
 
 def sample_documents(info: DatasetInfo, split: str, count: int) -> list[dict[str, Any]]:
-    """`count` documents spread evenly over a split: number, tokens, and the beginning cut into token texts.
+    """`count` documents, or sentences if those were encoded one by one, spread evenly over a split: number, tokens, and the beginning
+    cut into token texts.
 
     Of a dataset with a plugin, `vanilla_pieces` has the same beginning as the tokenizer alone cuts it (None where it cannot be told).
     Raises ConfigError for a split that the dataset does not have.
@@ -77,7 +82,7 @@ def sample_documents(info: DatasetInfo, split: str, count: int) -> list[dict[str
     reader, tokenizer = IndexedReader(info.splits[split].prefix), load(info.tokenizer_dir)
     samples = []
     for number in spread(len(reader), count).tolist():
-        ids = reader.document(number)
+        ids = reader.sequence(number)
         samples.append({"split": split, "document": number, "tokens": len(ids), "pieces": token_texts(tokenizer, ids[:SAMPLE_TOKENS])})
     return samples
 

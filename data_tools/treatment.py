@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_tools.affix_cuts import WORD, AffixCuts
-from data_tools.cuts import CutCounts, batches, compare_cuts, spelled, spread, text_lengths, token_ends
-from data_tools.inspection import lengths_of
+from data_tools.cuts import CutCounts, batches, compare_cuts, spelled, spread, text_lengths, token_ends, unit_of
+from data_tools.indexed import IndexedReader
 from nemo_ext.common.dataset import DatasetInfo, SplitInfo
 from nemo_ext.common.errors import DataError
 from nemo_ext.tokenizers import RaggedBatch, TextTokenizer, load
@@ -86,6 +86,7 @@ def describe_treatment(
     """Measure what the plugin of a dataset did, on `most_documents` of every split, spread evenly, or on all of them (None).
 
     `affixes` by kind (see AffixCuts); without them their cuts are not counted. Returns JSON.
+    Where sentences were encoded one by one, they stand for documents in all of this.
     Raises DataError when no document could be compared.
     """
     tokenizer = load(info.tokenizer_dir)
@@ -93,7 +94,7 @@ def describe_treatment(
     numbers = {name: _short_enough(split, most_documents, retokenizer.left_out) for name, split in info.splits.items()}
     wanted, done = sum(map(len, numbers.values())), 0
     for name, chosen in numbers.items():
-        for batch_numbers, stored in batches(info, name, chosen):
+        for batch_numbers, stored in batches(info, tokenizer, name, chosen):
             measure.add(retokenizer(stored)[1], retokenizer.added_bytes)
             done += len(batch_numbers)
             on_documents(done, wanted)
@@ -104,8 +105,9 @@ def describe_treatment(
         "plugin": info.manifest["plugin"],
         "counted_by_plugin": info.manifest.get("plugin_counts"),
         "compared": {
-            "documents": measure.counts.documents,
-            "of": sum(split.documents for split in info.splits.values()),
+            "unit": unit_of(info),
+            "count": measure.counts.documents,
+            "of": sum(len(IndexedReader(split.prefix)) for split in info.splits.values()),
             "left_out": dict(sorted(retokenizer.left_out.items())),
         },
         **measure.summary(),
@@ -113,8 +115,9 @@ def describe_treatment(
 
 
 def _short_enough(split: SplitInfo, most_documents: int | None, left_out: Counter[str]) -> NDArray[np.int64]:
-    numbers = spread(split.documents, most_documents or split.documents)
-    is_long = lengths_of(split)[numbers] > LONGEST_TOKENS
+    lengths = IndexedReader(split.prefix).lengths
+    numbers = spread(len(lengths), most_documents or len(lengths))
+    is_long = lengths[numbers] > LONGEST_TOKENS
     left_out.update({TOO_LONG: int(is_long.sum())} if is_long.any() else {})
     return numbers[~is_long]
 
@@ -177,8 +180,8 @@ def side_by_side(info: DatasetInfo, split: str, count: int, most_tokens: int) ->
     """
     tokenizer = load(info.tokenizer_dir)
     retokenizer = Retokenizer(tokenizer)
-    for number in spread(info.splits[split].documents, count):
-        _, stored = next(batches(info, split, np.array([number])))
+    for number in spread(len(IndexedReader(info.splits[split].prefix)), count):
+        _, stored = next(batches(info, tokenizer, split, np.array([number])))
         after, before = stored.ids[:most_tokens], None
         if len(stored.ids) <= LONGEST_TOKENS:
             chosen, pair = retokenizer(stored)

@@ -54,7 +54,7 @@ def print_treatment(treatment: dict[str, Any]) -> None:
     if treatment["affixes"] is not None:
         console.print(_affix_table(treatment["affixes"]))
     left_out = ", ".join(f"{count:,} {reason}" for reason, count in compared["left_out"].items())
-    typer.echo(f"Compared {compared['documents']:,} of {compared['of']:,} documents. Left out: {left_out or 'none'}.")
+    typer.echo(f"Compared {compared['count']:,} of {compared['of']:,} {compared['unit']}. Left out: {left_out or 'none'}.")
     _print_counts(treatment["counted_by_plugin"] or {})
     if treatment["documents_changed"] == 0 and plugin["name"] != "vanilla":
         console.print(Text("No document differs from vanilla: the treatment has left no trace.", style="bold red"))
@@ -105,9 +105,9 @@ def print_comparison(comparison: dict[str, Any]) -> None:
     table.add_row("plugin", *(comparison[side]["plugin"]["name"] for side in ("baseline", "dataset")))
     for name, entry in comparison["splits"].items():
         table.add_row(f"{name} tokens", *(f"{count:,}" for count in entry["tokens"]))
-    console = Console()
+    console, compared = Console(), comparison["compared"]
     console.print(table)
-    typer.echo(f"Same text in {comparison['documents_compared']:,} of {comparison['documents']:,} documents that were compared.")
+    typer.echo(f"Same text in all {compared['count']:,} of {compared['of']:,} {compared['unit']} that were compared.")
     typer.echo(f"Tokens of the dataset to those of the baseline: {comparison['tokens_ratio']}")
     if not comparison["same_tokenizer"]:
         typer.echo("The tokenizers differ, so their ids cannot be compared.")

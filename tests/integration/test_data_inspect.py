@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def test_the_treatment_is_what_comparing_the_arms_gives(study: Path) -> None:
     found, compared = describe_treatment(treated, most_documents=None), compare_datasets(vanilla, treated)
     tokens = [sum(split.tokens - split.documents for split in info.splits.values()) for info in (vanilla, treated)]
     assert found["tokens"] == {"before": tokens[0], "after": tokens[1]} and tokens[1] > 1.1 * tokens[0]
-    assert found["compared"] == {"documents": len(PLAIN_TEXTS), "of": len(PLAIN_TEXTS), "left_out": {}}
+    assert found["compared"] == {"unit": "documents", "count": len(PLAIN_TEXTS), "of": len(PLAIN_TEXTS), "left_out": {}}
     for key in ("expansion", "documents_changed", "ids_changed", "boundaries_added", "boundaries_removed"):
         assert found[key] == compared[key]
     assert found["expansion"] == pytest.approx(tokens[1] / tokens[0] - 1, abs=1e-6)
@@ -75,7 +76,7 @@ def test_a_sample_is_of_every_split_and_affixes_are_cut_more_after_splitting(stu
         run(data.app, "inspect", study / "treated", "--documents", 5, "--affixes", study / "affixes.yaml", "--json", "--samples", 2)
     )
     treatment = report["treatment"]
-    assert treatment["compared"]["documents"] == 15
+    assert treatment["compared"]["count"] == 15
     kinds = treatment["affixes"]["kinds"]
     assert kinds["prefix"]["occurrences"] > 0
     for entry in kinds.values():
@@ -95,7 +96,7 @@ def test_the_report_is_printed_and_drawn(study: Path, tmp_path: Path) -> None:
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
     assert "stochastok" not in run(data.app, "inspect", study / "treated", "--no-treatment")
     output = run(data.app, "inspect", study / "treated", "--against", study / "vanilla")
-    assert "Same text in 120 of 120 documents" in output and "from token" in output
+    assert "Same text in all 120 of 120 documents" in output and "from token" in output
 
 
 def test_a_treatment_that_left_no_trace_is_pointed_out(study: Path, tmp_path: Path) -> None:
@@ -140,13 +141,35 @@ def test_documents_too_long_to_encode_again_are_counted_and_shown_as_stored(stud
     lengths = IndexedReader(info.splits["train"].prefix).lengths
     monkeypatch.setattr(treatment, "LONGEST_TOKENS", int(np.median(lengths)))
     found = describe_treatment(info, most_documents=None)["compared"]
-    assert found["left_out"][treatment.TOO_LONG] + found["documents"] == found["of"] == len(PLAIN_TEXTS)
+    assert found["left_out"][treatment.TOO_LONG] + found["count"] == found["of"] == len(PLAIN_TEXTS)
     assert found["left_out"][treatment.TOO_LONG] >= (lengths > np.median(lengths)).sum() > 0
     monkeypatch.setattr(treatment, "LONGEST_TOKENS", 0)
     with pytest.raises(DataError, match="No document"):
         describe_treatment(info)
     (shown,) = treatment.side_by_side(info, "train", 1, 10)
     assert shown["before"] is None and len(shown["after"]) == 10
+
+
+def test_sentences_and_control_tokens_at_both_ends_are_told_from_the_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    KINDS["metaspace"](tmp_path / "tokenizer")
+    settings = {"eos_token": "<eos>", "unk_token": "<unk>", "bos_token": "<unk>"}
+    (tmp_path / "tokenizer" / "tokenizer_config.json").write_text(json.dumps(settings))
+    inputs = str(write_jsonl(tmp_path / "in.jsonl", PLAIN_TEXTS))
+    options = PrepareOptions((inputs,), tmp_path / "tokenizer", tmp_path / "vanilla", split="80,10,10", sentences=True, prepend_bos=True)
+    prepare(options)
+    prepare(replace(options, out=tmp_path / "treated", plugin="stochastok"))
+    vanilla, treated = open_dataset(tmp_path / "vanilla"), open_dataset(tmp_path / "treated")
+    sentences = sum(len(IndexedReader(split.prefix)) for split in vanilla.splits.values())
+    found, compared = describe_treatment(treated, most_documents=None), compare_datasets(vanilla, treated)
+    assert found["compared"] == {"unit": "sentences", "count": sentences, "of": sentences, "left_out": {}}
+    assert sentences > len(PLAIN_TEXTS) and compared["compared"]["count"] == sentences
+    assert found["tokens"]["before"] == sum(split.tokens - 2 * split.documents for split in vanilla.splits.values())
+    assert found["ids_changed"] == compared["ids_changed"] > 0
+    report = json.loads(run(data.app, "inspect", tmp_path / "treated", "--json", "--no-treatment"))
+    split = report["splits"]["train"]
+    assert split["bytes_per_token"] == pytest.approx(split["bytes"] / (split["tokens"] - 2 * split["documents"]), abs=1e-4)
+    assert split["tokens_per_document"]["mean"] == pytest.approx(split["tokens"] / split["documents"], abs=0.1)
 
 
 def test_affix_lists_are_checked(study: Path, tmp_path: Path) -> None:

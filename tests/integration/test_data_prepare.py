@@ -44,7 +44,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def documents_of(folder: Path, split: str) -> Iterator[list[int]]:
     reader = IndexedReader(folder / split)
-    yield from (reader.document(number).tolist() for number in range(len(reader)))
+    yield from (reader.sequence(number).tolist() for number in range(len(reader)))
 
 
 def assert_no_dataset(options: PrepareOptions) -> None:

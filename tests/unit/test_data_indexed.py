@@ -35,7 +35,7 @@ def test_documents_come_back_and_batches_leave_no_trace(
     files = write(folder / "a", documents, dtype, batch)
     assert files == write(folder / "b", documents, dtype, batch=100)
     reader = IndexedReader(folder / "a")
-    assert [reader.document(number).tolist() for number in range(len(reader))] == documents
+    assert [reader.sequence(number).tolist() for number in range(len(reader))] == documents
     assert reader.dtype == dtype
 
 
