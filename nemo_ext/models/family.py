@@ -16,7 +16,14 @@ from nemo_ext.common.registry import Registry, load_object
 
 VOCABULARY_MULTIPLE = 128  # independent of tp, so that checkpoints of all layouts have the same shapes
 
-FAMILIES = Registry("model family", "sibol.models", {"qwen2": "nemo_ext.models.qwen2.presets:FAMILY"})
+FAMILIES = Registry(
+    "model family",
+    "sibol.models",
+    {
+        "llama": "nemo_ext.models.llama.presets:FAMILY",
+        "qwen2": "nemo_ext.models.qwen2.presets:FAMILY",
+    },
+)
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,25 @@ QWEN2: dict[str, Any] = {
     "use_sliding_window": False,
 }
 
+# The same difficulties, no two sizes alike, and heads that together are wider than the hidden size.
+LLAMA: dict[str, Any] = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "vocab_size": 203,
+    "hidden_size": 80,
+    "intermediate_size": 144,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "head_dim": 20,
+    "max_position_embeddings": 96,
+    "hidden_act": "silu",
+    "initializer_range": 0.05,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 50000.0,
+    "tie_word_embeddings": True,
+}
+
 
 def random_hf_model(hf_config: Mapping[str, Any], seed: int = 0) -> Any:
     """A transformers causal language model in fp32 with eager attention; every parameter is random, norms around 1."""
@@ -40,7 +59,7 @@ def random_hf_model(hf_config: Mapping[str, Any], seed: int = 0) -> Any:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.dim() == 1:
-                parameter.normal_(1.0 if "norm" in name else 0.0, 0.2)
+                parameter.normal_(1.0 if name.endswith("weight") else 0.0, 0.2)  # the weights of norms; biases
     return model
 
 

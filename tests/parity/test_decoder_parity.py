@@ -1,4 +1,4 @@
-"""Qwen2 in Megatron computes what transformers computes: logits, loss, every gradient and the gradient norm, however it is split."""
+"""Each decoder family in Megatron computes what transformers does: logits, loss, every gradient and the gradient norm, in every layout."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from tests.support.ranks import run_ranks
-from tests.support.tiny_models import QWEN2, build_model, start_megatron, token_batch, write_random_hf_model
+from tests.support.tiny_models import LLAMA, QWEN2, build_model, start_megatron, token_batch, write_random_hf_model
 
 LENGTH, MICRO_BATCHES = 48, 2
-VARIANTS = {
-    "tied": {"tie_word_embeddings": True},
-    "untied, heads wider than hidden size / heads": {"tie_word_embeddings": False, "head_dim": 24},
+MODELS = {
+    "qwen2, tied": {**QWEN2, "tie_word_embeddings": True},
+    "qwen2, untied, heads wider than hidden size / heads": {**QWEN2, "head_dim": 24},
+    "llama": LLAMA,
 }
 LAYOUTS = {  # tp, pp, sequence parallel
     "one rank": (1, 1, False),
@@ -111,10 +112,10 @@ def gradient_errors(model: Any, expected: Any) -> dict[str, float]:
     return errors
 
 
-@pytest.fixture(scope="module", params=VARIANTS)
+@pytest.fixture(scope="module", params=MODELS)
 def reference(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    folder = str(tmp_path_factory.mktemp("qwen2"))
-    hf_config = {**QWEN2, **VARIANTS[request.param]}
+    folder = str(tmp_path_factory.mktemp("reference"))
+    hf_config = MODELS[request.param]
     return {"folder": folder, "hf_config": hf_config, **run_ranks(1, write_reference, folder, hf_config)[0]}
 
 

@@ -1,0 +1,1 @@
+"""Llama: a small modern decoder for studies from scratch."""
