@@ -1,20 +1,56 @@
 """Functions compiled to machine code by numba, kept on disk between runs: the loops over tokens that NumPy cannot express.
 
-Compilation happens at a function's first call; later processes load the result from `__pycache__`, or from the user's cache folder
-where the package cannot be written to.
+They are compiled without reference counts, which took half of their time: they allocate nothing, and work in the arrays they are given.
+Compilation happens at a function's first call, a few seconds once. numba itself would go on using what was compiled from an older
+version of a function that is called from another file, so what is kept belongs to one state of all the sources in this folder.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numba
 
+from nemo_ext.tokenizers.array_cache import cache_folder
+
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` compiled without the interpreter lock. Integer constants that meet a uint64 must be uint64 themselves."""
+    """`function` compiled, free of the interpreter lock. Integer constants that meet a uint64 must be uint64 themselves."""
+    return _jit(function, inline=False)
+
+
+def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`compiled` for a few lines that inner loops call: put into every caller."""
+    return _jit(function, inline=True)
+
+
+def _jit(function: Callable[..., Any], inline: bool) -> Any:
+    njit: Any = numba.njit
+    config: Any = numba.config
+    options = {"nogil": True, "_nrt": False, "error_model": "numpy", "forceinline": inline}
+    folder = machine_code_folder()
+    if folder is None:
+        return njit(function, **options)
+    before, config.CACHE_DIR = config.CACHE_DIR, str(folder)
     try:
-        return numba.njit(function, cache=True, nogil=True)
-    except RuntimeError:  # numba found no folder that it may write to, so every process compiles for itself
-        return numba.njit(function, nogil=True)
+        return njit(function, cache=True, **options)
+    finally:
+        config.CACHE_DIR = before
+
+
+@cache
+def machine_code_folder() -> Path | None:
+    """Where machine code of these sources is kept, or None when nothing can be written there."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    folder = cache_folder() / f"machine-code-{digest.hexdigest()[:16]}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return folder

@@ -30,6 +30,7 @@ PLUGINS = Registry(
     {
         "vanilla": "nemo_ext.tokenizers.vanilla:Vanilla",
         "stochastok": "nemo_ext.tokenizers.stochastok:Stochastok",
+        "patok": "nemo_ext.tokenizers.patok:Patok",
     },
 )
 

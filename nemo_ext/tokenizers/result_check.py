@@ -34,8 +34,19 @@ def compare_documents(
         left = before[before_offsets[document] : before_offsets[document + 1]]
         right = after[after_offsets[document] : after_offsets[document + 1]]
         verdicts[document] = UNCHANGED
-        if len(left) != len(right) or not np.array_equal(left, right):
+        if not same_ids(left, right):
             verdicts[document] = CUT_ANEW if same_spelling(left, right, spelling) else OTHER_TEXT
+
+
+@compiled
+def same_ids(left: NDArray[np.int32], right: NDArray[np.int32]) -> bool:
+    """Whether two series of ids are the same."""
+    if len(left) != len(right):
+        return False
+    for position in range(len(left)):  # noqa: SIM110  compiled code has no all()
+        if left[position] != right[position]:
+            return False
+    return True
 
 
 @compiled

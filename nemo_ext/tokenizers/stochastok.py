@@ -46,12 +46,13 @@ class Stochastok:
 
     def __call__(self, batch: RaggedBatch, document_ids: NDArray[np.uint64], seed: int) -> RaggedBatch:
         """The batch with tokens split."""
-        room = int(np.floor(self.settings.expand_prop * batch.lengths).sum())
-        ids = np.empty(len(batch.ids) + room, dtype=np.int32)
-        offsets = np.zeros_like(batch.offsets)
-        counts = np.zeros(len(COUNTS), dtype=np.int64)
+        attempts = np.floor(self.settings.expand_prop * batch.lengths).astype(np.int64)
+        ids = np.empty(len(batch.ids) + int(attempts.sum()), dtype=np.int32)
+        work = np.empty((2, int((batch.lengths + attempts).max(initial=0))), dtype=np.int32)
+        offsets, counts = np.zeros_like(batch.offsets), np.zeros(len(COUNTS), dtype=np.int64)
         before = batch.ids.astype(np.int32, copy=False)
-        expand_batch(before, batch.offsets, document_ids, seed_bits(seed), self.settings.expand_prop, self._table, ids, offsets, counts)
+        keys = document_ids, seed_bits(seed), np.zeros(1, dtype=np.uint64)
+        expand_batch(before, batch.offsets, attempts, *keys, self._table, work, ids, offsets, counts)
         self.counts.update(dict(zip(COUNTS, counts.tolist(), strict=True)))
         return RaggedBatch(ids[: offsets[-1]], offsets)
 
@@ -60,34 +61,31 @@ class Stochastok:
 def expand_batch(
     before: NDArray[np.int32],
     offsets: NDArray[np.int64],
+    attempts: NDArray[np.int64],
     document_ids: NDArray[np.uint64],
     seed: np.uint64,
-    expand_prop: float,
+    state: State,
     table: SplitTable,
+    work: NDArray[np.int32],
     after: NDArray[np.int32],
     after_offsets: NDArray[np.int64],
     counts: NDArray[np.int64],
 ) -> None:
     """Write the expanded documents into `after`, their limits into `after_offsets` and add to `counts` (see COUNTS)."""
-    longest = np.int64(0)
-    for document in range(len(document_ids)):
-        longest = max(longest, offsets[document + 1] - offsets[document])
-    slots, following = np.empty((2, longest + np.int64(np.floor(expand_prop * longest))), dtype=np.int32)
-    state = np.zeros(1, dtype=np.uint64)
+    slots, following = work[0], work[1]
     for document in range(len(document_ids)):
         start, length = offsets[document], offsets[document + 1] - offsets[document]
-        slots[:length] = before[start : start + length]
-        following[:length] = np.arange(1, length + 1)
+        for slot in range(length):
+            slots[slot], following[slot] = before[start + slot], slot + 1
         restart(state, seed, document_ids[document])
-        attempts = np.int64(np.floor(expand_prop * length))
-        used = expand(slots, following, length, attempts, table, state)
-        counts[0] += attempts
+        used = expand(slots, following, length, attempts[document], table, state)
+        counts[0] += attempts[document]
         counts[1] += used - length
-        counts[2] += attempts - (used - length)
-        write, slot = after_offsets[document], 0
+        counts[2] += attempts[document] - (used - length)
+        write, place = after_offsets[document], np.int64(0)
         for _ in range(used):
-            after[write] = slots[slot]
-            write, slot = write + 1, following[slot]
+            after[write] = slots[place]
+            write, place = write + 1, np.int64(following[place])
         after_offsets[document + 1] = write
 
 

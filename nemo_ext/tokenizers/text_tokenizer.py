@@ -21,6 +21,7 @@ from nemo_ext.tokenizers.ragged import RaggedBatch, from_lengths
 from nemo_ext.tokenizers.token_bytes import bytes_of_tokens, strips_leading_space
 
 if TYPE_CHECKING:
+    from nemo_ext.tokenizers.piece_rules import PieceRules
     from nemo_ext.tokenizers.spelling import Spelling
 
 # Megatron's rule (megatron.core.datasets.indexed_dataset.DType.optimal_dtype): 16 bits below this many ids, else 32.
@@ -39,7 +40,7 @@ class TextTokenizer:
         self.path = path
         self.specials = specials
         self._tokenizer = tokenizer
-        self._decoder = parsed.get("decoder")
+        self._parsed, self._decoder = parsed, parsed.get("decoder")
         self._vocabulary: dict[str, int] = tokenizer.get_vocab(with_added_tokens=True)
         self.vocab_size = max(self._vocabulary.values()) + 1  # ids may have gaps, and an embedding needs a row for the largest
         self.dtype = id_dtype(self.vocab_size)
@@ -78,6 +79,13 @@ class TextTokenizer:
 
         added = {token_id: token.content for token_id, token in self._tokenizer.get_added_tokens_decoder().items()}
         return spell_vocabulary(self._decoder, self._vocabulary, added, set(self.specials.values()))
+
+    @cached_property
+    def piece_rules(self) -> PieceRules:
+        """How the tokenizer cuts pieces of text, for compiled code. Raises ConfigError when it does so in a way that is not known."""
+        from nemo_ext.tokenizers.piece_rules import rules_of_json
+
+        return rules_of_json(self._parsed, self._vocabulary, self.spelling)
 
     def encode_batch(self, texts: Sequence[str]) -> RaggedBatch:
         """Ids of every text, without beginning- or end-of-text tokens and never truncated."""

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 
+import numpy as np
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from nemo_ext.tokenizers import TextTokenizer, load
+from nemo_ext.tokenizers import RaggedBatch, TextTokenizer, load
+from nemo_ext.tokenizers.ragged import from_lengths
 from tests.support.small_text import TEXTS, small_tokenizer
 
 KIND_VOCABULARY = 420
@@ -52,3 +56,25 @@ KINDS: dict[str, Callable[[Path], TextTokenizer]] = {
     "metaspace": metaspace_tokenizer,
     "word-piece": word_piece_tokenizer,
 }
+
+
+def spelled(tokenizer: TextTokenizer, ids: list[int]) -> bytes:
+    """What ids spell, token by token."""
+    spelling = tokenizer.spelling
+    return b"".join(spelling.data[spelling.offsets[token] : spelling.offsets[token + 1]].tobytes() for token in ids)
+
+
+def documents_of(batch: RaggedBatch) -> list[list[int]]:
+    """A batch as lists."""
+    return [batch.document(number).tolist() for number in range(batch.documents)]
+
+
+def ragged(documents: list[list[int]]) -> RaggedBatch:
+    """Lists as a batch."""
+    lengths = np.array([len(document) for document in documents], dtype=np.int64)
+    return from_lengths(np.array(list(chain.from_iterable(documents)), dtype=np.uint16), lengths)
+
+
+def total_variation(one: Counter[tuple[int, ...]], two: Counter[tuple[int, ...]]) -> float:
+    """Half the sum of the differences of two samples of the same size, as shares."""
+    return sum(abs(one[key] - two[key]) for key in one | two) / (2 * one.total())

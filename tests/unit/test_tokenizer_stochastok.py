@@ -15,12 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nemo_ext.tokenizers import RaggedBatch, TextTokenizer, plugins
-from nemo_ext.tokenizers.ragged import from_lengths
 from nemo_ext.tokenizers.random_stream import below, draw, restart, unit
 from nemo_ext.tokenizers.spelling import make_spelling
 from nemo_ext.tokenizers.split_table import SplitTable, build_split_table
 from tests.support.small_text import TEXTS
-from tests.support.tokenizer_kinds import KINDS
+from tests.support.tokenizer_kinds import KINDS, documents_of, ragged, spelled, total_variation
 
 SEEDS = st.integers(0, 2**70)
 
@@ -50,20 +49,6 @@ def stochastok(tokenizer: TextTokenizer, expand_prop: float) -> plugins.Plugin:
 def expand(tokenizer: TextTokenizer, expand_prop: float, batch: RaggedBatch, numbers: list[int], seed: int = 1) -> RaggedBatch:
     plugin = stochastok(tokenizer, expand_prop)
     return plugins.apply(plugin, batch, np.array(numbers, dtype=np.uint64), seed, tokenizer.vocab_size)
-
-
-def spelled(tokenizer: TextTokenizer, ids: list[int]) -> bytes:
-    spelling = tokenizer.spelling
-    return b"".join(spelling.data[spelling.offsets[token] : spelling.offsets[token + 1]].tobytes() for token in ids)
-
-
-def documents_of(batch: RaggedBatch) -> list[list[int]]:
-    return [batch.document(number).tolist() for number in range(batch.documents)]
-
-
-def ragged(documents: list[list[int]]) -> RaggedBatch:
-    lengths = np.array([len(document) for document in documents], dtype=np.int64)
-    return from_lengths(np.array(list(chain.from_iterable(documents)), dtype=np.uint16), lengths)
 
 
 @given(data=st.data(), expand_prop=st.sampled_from([0.0, 0.1, 0.5, 3.0]), seed=SEEDS)
@@ -104,10 +89,6 @@ def published_law(ids: list[int], attempts: int, splits: dict[int, list[tuple[in
         if ids[position] in splits:
             ids[position : position + 1] = source.choice(splits[ids[position]])
     return tuple(ids)
-
-
-def total_variation(one: Counter[tuple[int, ...]], two: Counter[tuple[int, ...]]) -> float:
-    return sum(abs(one[key] - two[key]) for key in one | two) / (2 * one.total())
 
 
 def test_results_are_distributed_as_the_published_law_says(byte_level: TextTokenizer) -> None:

@@ -1,0 +1,102 @@
+"""How a tokenizer cuts a piece of text, as arrays for `piece_encoder`: its pre-tokens and its merges.
+
+BPE merges by rank. Tokenizers without merges (WordPiece, unigram) are served by the longest tokens from left to right: for WordPiece
+that is its own rule, for unigram models a stand-in for their search.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nemo_ext.tokenizers.compiled import compiled
+from nemo_ext.tokenizers.pretokens import NO_CUTS, PretokenRule, pretoken_rule
+from nemo_ext.tokenizers.random_stream import mixed
+from nemo_ext.tokenizers.spelling import Spelling, find
+from nemo_ext.tokenizers.token_bytes import decoder_steps
+
+NO_RANK = np.uint64(0xFFFFFFFFFFFFFFFF)
+HALF = np.uint64(32)
+LOW_HALF = np.uint64(0xFFFFFFFF)
+ONE = np.uint64(1)
+
+
+class PieceRules(NamedTuple):
+    """`rule` [3] is a pattern of pre-tokens, the digits it keeps together, and 1 when a pre-token that is a token is taken as it is.
+
+    `joinable` [256, 256] says which bytes stand side by side in some token, for nothing merges over others. `byte_ids` [256] are the
+    tokens that merging starts from, -1 where it starts from characters.
+
+    `merge_keys` is a hash table of pairs (left id + 1 in the upper half, right id in the lower), 0 where empty; `merges` has their rank in
+    the upper half and the merged id in the lower. Both are empty without merges.
+    """
+
+    rule: NDArray[np.int64]
+    joinable: NDArray[np.bool_]
+    merge_keys: NDArray[np.uint64]
+    merges: NDArray[np.uint64]
+    byte_ids: NDArray[np.int64]
+
+
+def rules_of_json(parsed: Mapping[str, Any], vocabulary: Mapping[str, int], spelling: Spelling) -> PieceRules:
+    """The rules of a tokenizer.json. Raises ConfigError for a pre-tokenizer that is not known."""
+    model = parsed["model"]
+    rule = pretoken_rule(parsed.get("pre_tokenizer"))
+    pairs = (merge.split(" ", 1) if isinstance(merge, str) else merge for merge in model.get("merges", ()))
+    merges = [(vocabulary[left], vocabulary[right], vocabulary[left + right]) for left, right in pairs]
+    byte_level = any(step["type"] == "ByteLevel" for step in decoder_steps(parsed.get("decoder")))
+    return make_rules(spelling, rule, merges, bool(model.get("ignore_merges")), byte_level)
+
+
+def make_rules(
+    spelling: Spelling, rule: PretokenRule, merges: Iterable[tuple[int, int, int]], whole: bool, starts_from_bytes: bool
+) -> PieceRules:
+    """The arrays for `merges`, (left, right, merged) ids in order of rank."""
+    triples = np.array(list(merges), dtype=np.uint64).reshape(-1, 3)
+    size = 1 << (2 * len(triples)).bit_length() if len(triples) else 0
+    keys, values = np.zeros(size, dtype=np.uint64), np.zeros(size, dtype=np.uint64)
+    enter_merges(((triples[:, 0] + ONE) << HALF) | triples[:, 1], triples[:, 2].copy(), keys, values)
+    joinable = np.full((256, 256), whole and rule.pattern != NO_CUTS)
+    byte_ids = np.full(256, -1, dtype=np.int64)
+    if starts_from_bytes:
+        byte_ids[:] = [find(spelling, np.array([byte], dtype=np.uint8), 0, 1) for byte in range(256)]
+    mark_joinable(spelling, joinable)
+    return PieceRules(np.array([*rule, whole], dtype=np.int64), joinable, keys, values, byte_ids)
+
+
+@compiled
+def enter_merges(pairs: NDArray[np.uint64], merged: NDArray[np.uint64], keys: NDArray[np.uint64], values: NDArray[np.uint64]) -> None:
+    """Enter every pair into the hash table; the first of two equal pairs has the better rank and stays."""
+    mask = np.uint64(len(keys) - 1)
+    for rank in range(len(pairs)):
+        place = mixed(pairs[rank]) & mask
+        while keys[place] and keys[place] != pairs[rank]:
+            place = (place + np.uint64(1)) & mask
+        if not keys[place]:
+            keys[place] = pairs[rank]
+            values[place] = (np.uint64(rank) << HALF) | merged[rank]
+
+
+@compiled
+def mark_joinable(spelling: Spelling, joinable: NDArray[np.bool_]) -> None:
+    """Note which bytes stand side by side in ordinary tokens."""
+    for token in range(len(spelling.ordinary)):
+        if spelling.ordinary[token]:
+            for position in range(spelling.offsets[token] + 1, spelling.offsets[token + 1]):
+                joinable[spelling.data[position - 1], spelling.data[position]] = True
+
+
+@compiled
+def merge_of(keys: NDArray[np.uint64], merges: NDArray[np.uint64], left: int, right: int) -> np.uint64:
+    """Rank (upper half) and merged id (lower half) of a pair, NO_RANK when it does not merge."""
+    mask = np.uint64(len(keys) - 1)
+    pair = (np.uint64(left + 1) << HALF) | np.uint64(right)
+    place = mixed(pair) & mask
+    while keys[place]:
+        if keys[place] == pair:
+            return merges[place]
+        place = (place + np.uint64(1)) & mask
+    return NO_RANK
