@@ -19,6 +19,7 @@ from megatron.core.transformer.enums import AttnMaskType
 from megatron.core.transformer.mlp import MLP, MLPSubmodules
 from megatron.core.transformer.spec_utils import ModuleSpec
 from megatron.core.transformer.transformer_block import TransformerBlockSubmodules, get_num_layers_to_build
+from megatron.core.transformer.transformer_config import TransformerConfig
 from megatron.core.transformer.transformer_layer import TransformerLayer, TransformerLayerSubmodules
 
 from nemo_ext.common.errors import ConfigError, VersionError, nearest
@@ -56,8 +57,12 @@ def resolve_layer_spec(layer_spec: str) -> str:
     return resolved
 
 
-def local_layer_spec() -> ModuleSpec:
-    """One decoder layer, norms before attention and MLP, of Megatron's linear layers and our norm and core attention."""
+def local_layer_spec(config: TransformerConfig) -> ModuleSpec:
+    """One decoder layer, norms before attention and MLP, of Megatron's linear layers and our norm and core attention.
+
+    With `config.qk_layernorm`, which also makes Megatron sum these norms' gradients over tp, heads of query and key are normalised.
+    """
+    head_norm = Norm if config.qk_layernorm else None
     attention = ModuleSpec(
         module=SelfAttention,
         params={"attn_mask_type": AttnMaskType.causal},
@@ -65,6 +70,8 @@ def local_layer_spec() -> ModuleSpec:
             linear_qkv=ColumnParallelLinear,
             core_attention=TorchCoreAttention,
             linear_proj=RowParallelLinear,
+            q_layernorm=head_norm,
+            k_layernorm=head_norm,
         ),
     )
     mlp = ModuleSpec(
@@ -93,8 +100,8 @@ def decoder_block_spec(config: Any, vp_stage: int | None = None) -> TransformerB
     if config.layer_spec == "te":
         from megatron.core.extensions.transformer_engine import TENorm
 
-        layer, final_norm = get_gpt_layer_with_transformer_engine_spec(), TENorm
+        layer, final_norm = get_gpt_layer_with_transformer_engine_spec(qk_layernorm=config.qk_layernorm), TENorm
     else:
-        layer, final_norm = local_layer_spec(), Norm
+        layer, final_norm = local_layer_spec(config), Norm
     layers = get_num_layers_to_build(config, vp_stage=vp_stage, pp_rank=parallel_state.get_pipeline_model_parallel_rank())
     return TransformerBlockSubmodules(layer_specs=[layer] * layers, layer_norm=final_norm)

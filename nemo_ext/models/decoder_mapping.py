@@ -15,17 +15,20 @@ ATTENTION = "decoder.layers.{i}.self_attention."
 MLP = "decoder.layers.{i}.mlp."
 
 
-def llama_like(hf_config: Mapping[str, Any], padded_vocab_size: int, *, qkv_bias: bool = False, prefix: str = "model.") -> list[Rule]:
+def llama_like(
+    hf_config: Mapping[str, Any], padded_vocab_size: int, *, qkv_bias: bool = False, query_key_norm: bool = False, prefix: str = "model."
+) -> list[Rule]:
     """Rules of a decoder with RMSNorm, rotary positions, grouped queries and a gated MLP.
 
     qkv_bias: the query, key and value projections have biases (Qwen1.5, Qwen2, Qwen2.5).
+    query_key_norm: each head of query and key is normalised (Qwen3, Gemma 3).
     prefix: what stands before the decoder's tensor names in the Hugging Face files.
     """
     hidden, vocab = hf_config["hidden_size"], hf_config["vocab_size"]
     layer = prefix + "layers.{i}."
     rules = [
         vocabulary("embedding.word_embeddings.weight", prefix + "embed_tokens.weight", vocab, padded_vocab_size, (hidden,)),
-        *_attention(hf_config, layer + "self_attn.", qkv_bias),
+        *_attention(hf_config, layer + "self_attn.", qkv_bias, query_key_norm),
         *_mlp(hf_config, layer + "mlp."),
         one(ATTENTION + "linear_qkv.layer_norm_weight", layer + "input_layernorm.weight", (hidden,), initial=ONES),
         one(MLP + "linear_fc1.layer_norm_weight", layer + "post_attention_layernorm.weight", (hidden,), initial=ONES),
@@ -36,7 +39,7 @@ def llama_like(hf_config: Mapping[str, Any], padded_vocab_size: int, *, qkv_bias
     return rules
 
 
-def _attention(hf_config: Mapping[str, Any], prefix: str, qkv_bias: bool) -> list[Rule]:
+def _attention(hf_config: Mapping[str, Any], prefix: str, qkv_bias: bool, query_key_norm: bool) -> list[Rule]:
     hidden, heads = hf_config["hidden_size"], hf_config["num_attention_heads"]
     groups = hf_config.get("num_key_value_heads") or heads
     head_dim = hf_config.get("head_dim") or hidden // heads
@@ -47,6 +50,10 @@ def _attention(hf_config: Mapping[str, Any], prefix: str, qkv_bias: bool) -> lis
     ]
     if qkv_bias:
         rules.append(qkv(ATTENTION + "linear_qkv.bias", _qkv_names(prefix, "bias"), initial=ZEROS, **sizes))
+    if query_key_norm:
+        rules += [
+            one(f"{ATTENTION}{kind}_layernorm.weight", f"{prefix}{kind}_norm.weight", (head_dim,), initial=ONES) for kind in ("q", "k")
+        ]
     return rules
 
 

@@ -22,6 +22,7 @@ FAMILIES = Registry(
     {
         "llama": "nemo_ext.models.llama.presets:FAMILY",
         "qwen2": "nemo_ext.models.qwen2.presets:FAMILY",
+        "qwen3": "nemo_ext.models.qwen3.presets:FAMILY",
     },
 )
 

@@ -27,6 +27,25 @@ QWEN2: dict[str, Any] = {
     "tie_word_embeddings": False,
     "use_sliding_window": False,
 }
+# Like the real ones, with heads that are wider than hidden size / heads.
+QWEN3: dict[str, Any] = {
+    "architectures": ["Qwen3ForCausalLM"],
+    "model_type": "qwen3",
+    "vocab_size": 203,
+    "hidden_size": 64,
+    "intermediate_size": 112,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 24,
+    "max_position_embeddings": 128,
+    "hidden_act": "silu",
+    "initializer_range": 0.05,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 1000000.0,
+    "tie_word_embeddings": True,
+    "use_sliding_window": False,
+}
 
 # The same difficulties, no two sizes alike, and heads that together are wider than the hidden size.
 LLAMA: dict[str, Any] = {
