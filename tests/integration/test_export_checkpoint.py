@@ -21,9 +21,10 @@ from nemo_ext.convert.reader import SafetensorsReader
 from recipes.cli.export import export
 from tests.support.megatron_checkpoints import save_hf_weights
 from tests.support.ranks import run_ranks
-from tests.support.tiny_models import QWEN2, random_hf_model, token_batch
+from tests.support.tiny_models import QWEN2, QWEN3, random_hf_model, token_batch
 
 SMALL: dict[str, Any] = {**QWEN2, "num_hidden_layers": 4, "bos_token_id": 1, "eos_token_id": 2}
+TIED = {"tie_word_embeddings": True}
 
 
 def write_model(folder: Path, hf_config: dict[str, Any], dtype: str = "float32") -> None:
@@ -55,17 +56,18 @@ def same_bits(one: Path, other: Path) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("tp", "pp", "tied", "dtype", "apart"),
+    ("model", "tp", "pp", "dtype", "apart"),
     [
-        (1, 1, False, "float32", False),
-        (2, 1, True, "float32", False),
-        (2, 1, False, "bfloat16", True),
-        (1, 2, True, "bfloat16", False),
-        (1, 2, False, "float32", True),
+        ({}, 1, 1, "float32", False),
+        (TIED, 2, 1, "float32", False),
+        ({}, 2, 1, "bfloat16", True),
+        (TIED, 1, 2, "bfloat16", False),
+        ({}, 1, 2, "float32", True),
+        (QWEN3, 2, 1, "bfloat16", False),
     ],
 )
-def test_round_trip_is_bit_exact_and_logits_agree(tmp_path, tp, pp, tied, dtype, apart):
-    hf_config = {**SMALL, "tie_word_embeddings": tied}
+def test_round_trip_is_bit_exact_and_logits_agree(tmp_path, model, tp, pp, dtype, apart):
+    hf_config = {**SMALL, **model}
     source = tmp_path / "hf"
     write_model(source, hf_config, dtype)
     weights = checkpoint(source, hf_config, tp, pp, dtype, apart)
