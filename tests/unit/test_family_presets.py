@@ -12,13 +12,19 @@ import pytest
 from nemo_ext.convert.rules import Table, layer_count
 from nemo_ext.models.family import FAMILIES, family_of
 
-PRESETS = [(name, preset) for name in ("llama",) for preset in FAMILIES.get(name).presets]
-# Our own are named after their size.
+PRESETS = [(name, preset) for name in ("llama", "qwen3") for preset in FAMILIES.get(name).presets]
+# Our own are named after their size, the published ones have what their model cards at huggingface.co say.
 PARAMETERS = {
     ("llama", "10m"): 10e6,
     ("llama", "30m"): 30e6,
     ("llama", "124m"): 124e6,
     ("llama", "stochastok-47m"): 47e6,
+    ("qwen3", "0.6b"): 0.596e9,
+    ("qwen3", "1.7b"): 1.72e9,
+    ("qwen3", "4b"): 4.02e9,
+    ("qwen3", "8b"): 8.19e9,
+    ("qwen3", "14b"): 14.77e9,
+    ("qwen3", "32b"): 32.76e9,
 }
 
 

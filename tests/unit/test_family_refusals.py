@@ -1,0 +1,36 @@
+"""What Megatron would compute otherwise than transformers is refused by field and value."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from nemo_ext.common.errors import ConversionError
+from nemo_ext.models.family import FAMILIES
+
+REFUSED: dict[str, list[tuple[str, Any]]] = {
+    "llama": [
+        ("attention_bias", True),
+        ("mlp_bias", True),
+        ("rope_scaling", {"rope_type": "llama3", "factor": 8.0}),
+        ("hidden_act", "gelu"),
+        ("num_key_value_heads", 3),
+        ("intermediate_size", None),
+    ],
+    "qwen3": [
+        ("attention_bias", True),
+        ("rope_scaling", {"rope_type": "yarn", "factor": 4.0}),
+        ("layer_types", ["sliding_attention"] * 4),
+        ("use_sliding_window", True),
+        ("quantization_config", {"quant_method": "fp8"}),
+    ],
+}
+
+
+@pytest.mark.parametrize(("family", "field", "value"), [(family, *case) for family, cases in REFUSED.items() for case in cases])
+def test_what_megatron_would_compute_otherwise_is_refused(family: str, field: str, value: Any):
+    config = next(iter(FAMILIES.get(family).presets.values()))
+    with pytest.raises(ConversionError, match=field) as caught:
+        FAMILIES.get(family).check({**config, field: value})
+    assert str(value) in str(caught.value)
