@@ -49,7 +49,8 @@ def read_affixes(language: str, path: str | None) -> list[tuple[int, str]]:
         found = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"Affix file {file} cannot be read ({str(error).splitlines()[0]}). Check affixes=PATH.") from None
-    if not isinstance(found, dict) or not found or not set(found) <= set(KINDS):
+    lists = isinstance(found, dict) and all(isinstance(forms or [], list) for forms in found.values())
+    if not lists or not found or not set(found) <= set(KINDS):
         raise ConfigError(f"Affix file {file}: expected the lists {', '.join(KINDS)}, found {describe(found)}.")
     affixes = [(kind, affix) for kind, name in enumerate(KINDS) for affix in found.get(name) or ()]
     for _, affix in affixes:

@@ -173,11 +173,11 @@ def test_sentences_and_control_tokens_at_both_ends_are_told_from_the_text(tmp_pa
 
 
 def test_affix_lists_are_checked(study: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="neither a language"):
+    with pytest.raises(ConfigError, match="klingon"):
         run(data.app, "inspect", study / "treated", "--affixes", "klingon")
     for text in ("prefixes: 5", "- a", "{}", "prefixes: [1]"):
         (tmp_path / "bad.yaml").write_text(text)
-        with pytest.raises(DataError, match=r"bad\.yaml"):
+        with pytest.raises(ConfigError, match=r"bad\.yaml"):
             run(data.app, "inspect", study / "treated", "--affixes", tmp_path / "bad.yaml")
 
 
