@@ -110,20 +110,26 @@ class MetricsCallback(pl.Callback):
         self.run = run
         self.sinks: list[Sink] = []
         self.latest: dict[str, Any] = {}
-        self._started_s = self._logged_s = 0.0
+        self._started_s = self._step_began_s = 0.0
+        self._training_s = 0.0  # spent on the steps since the last line, without validation and saving between them
         self._logged_step = 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the sinks and note the start, with the weights it starts from, or the resume."""
-        self._started_s = self._logged_s = time.monotonic()
+        self._started_s = time.monotonic()
         self._logged_step = trainer.global_step
         if trainer.is_global_zero:
             self.sinks = open_sinks(self.run, trainer.global_step + 1)
             event = "resume" if self.run.resume_from else "start"
             self._write({"step": trainer.global_step, "event": event, "ranks": self.run.ranks, **self.run.notes})
 
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+        """Note when the step begins; its batches are fetched after this."""
+        self._step_began_s = time.monotonic()
+
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Write one line of figures at every logged step and at the last."""
+        self._training_s += time.monotonic() - self._step_began_s
         step, config = trainer.global_step, self.run.config
         if not trainer.is_global_zero or (step % config.logging.every_steps and step != config.train.max_steps):
             return
@@ -134,9 +140,9 @@ class MetricsCallback(pl.Callback):
                 f"The training loss became {loss} at step {step}. Lower optimizer.learning_rate, lengthen schedule.warmup_steps, "
                 f"or set optimizer.clip_grad_norm; the last checkpoint in {self.run.folder.checkpoints} is intact."
             )
-        now, samples = time.monotonic(), step * config.train.global_batch_size
-        step_s = (now - self._logged_s) / max(1, step - self._logged_step)
-        self._logged_s, self._logged_step = now, step
+        samples = step * config.train.global_batch_size
+        step_s = self._training_s / max(1, step - self._logged_step)
+        self._training_s, self._logged_step = 0.0, step
         batch_tokens = config.train.global_batch_size * config.train.seq_length
         self.latest = {
             "step": step,
@@ -148,7 +154,7 @@ class MetricsCallback(pl.Callback):
             "consumed_samples": samples,
             "consumed_tokens": samples * config.train.seq_length,
             "memory_bytes": peak_memory_bytes(),
-            "wall_s": now - self._started_s,
+            "wall_s": time.monotonic() - self._started_s,
         }
         self._write(self.latest)
 
@@ -160,7 +166,6 @@ class MetricsCallback(pl.Callback):
         # nats per token -> bits per byte, at the split's own bytes per token (exact when all of it is evaluated)
         bits_per_byte = loss / math.log(2) / self.run.data.bytes_per_token("validation")
         self._write({"step": trainer.global_step, "validation_loss": loss, "validation_bits_per_byte": bits_per_byte})
-        self._logged_s = time.monotonic()
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Close the sinks."""

@@ -23,9 +23,11 @@ class ProgressCallback(pl.Callback):
         self._bar: Progress | None = None
         self._task: Any = None
         self._line_s = 0.0
+        self._first_step = 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the bar where the run (re)starts."""
+        self._first_step = trainer.global_step
         if not trainer.is_global_zero or not self.metrics.run.config.logging.progress:
             return
         console = Console(stderr=True)
@@ -45,7 +47,8 @@ class ProgressCallback(pl.Callback):
             self._bar.update(self._task, completed=trainer.global_step, figures=figures)
         elif time.monotonic() - self._line_s > LOG_LINE_EVERY_S or trainer.global_step == trainer.max_steps:
             self._line_s = time.monotonic()
-            left_s = (trainer.max_steps - trainer.global_step) * self.metrics.latest["step_s"]
+            per_step_s = self.metrics.latest["wall_s"] / (trainer.global_step - self._first_step)  # with validation and saving
+            left_s = (trainer.max_steps - trainer.global_step) * per_step_s
             print(f"step {trainer.global_step}/{trainer.max_steps}  {figures}  {left_s:,.0f} s left", file=sys.stderr, flush=True)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:

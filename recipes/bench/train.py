@@ -128,7 +128,8 @@ def sibol_steps(job: Job) -> list[float]:
         code = run_rank(apply_overrides(RunConfig(), [f"{key}={value}" for key, value in settings.items()]))
         assert code == 0, f"training ended with exit code {code}"
         lines = [json.loads(line) for line in (Path(folder) / "run" / "metrics.jsonl").read_text().splitlines()]
-        return [line["step_s"] for line in lines if "step_s" in line]
+        ends = [line["wall_s"] for line in lines if "wall_s" in line]
+        return [end - before for before, end in itertools.pairwise([0.0, *ends])]
 
 
 def _sequences(job: Job) -> list[Any]:

@@ -1,0 +1,40 @@
+"""`sibol demo` as a user runs it, on text of his own, made short."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from pydoc_data import topics
+
+SETTINGS = ["train.max_steps=4", "train.seq_length=32", "train.global_batch_size=4", "train.micro_batch_size=4", "validation.batches=1"]
+SHAPE = ["model.overrides.num_hidden_layers=2", "checkpoint.every_steps=2", "validation.every_steps=2", "schedule.warmup_steps=1"]
+
+
+def run_demo(folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "recipes.cli.main", "demo", *SETTINGS, *SHAPE, "schedule.decay_steps=2"]
+    return subprocess.run(
+        [*command, "--input", str(folder / "mine.jsonl"), "--out", str(folder / "demo")], capture_output=True, text=True, timeout=400
+    )
+
+
+def test_the_demo_goes_from_text_to_a_report_and_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:
+    with open(tmp_path / "mine.jsonl", "w", encoding="utf-8") as handle:
+        for name in sorted(topics.topics)[:30]:
+            handle.write(json.dumps({"text": topics.topics[name]}) + "\n")
+
+    first = run_demo(tmp_path)
+    assert first.returncode == 0, first.stdout + first.stderr
+    for part in ("tokenizer/tokenizer.json", "dataset/manifest.json", "run/metrics.jsonl", "trained_hf/verify.json", "report/loss.png"):
+        assert (tmp_path / "demo" / part).stat().st_size > 0, part
+    lines = [json.loads(line) for line in (tmp_path / "demo" / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if line.get("event")] == [0, 2]  # it started, and went on after the stop half way
+    results = json.loads((tmp_path / "demo" / "results" / "results.json").read_text())
+    trained, untrained = (entry["metrics"]["bits_per_byte"]["value"] for entry in (results, results["baseline"]))
+    assert f"{trained:.3f}" in first.stdout and f"{untrained:.3f}" in first.stdout
+
+    (tmp_path / "demo" / "report" / "report.md").unlink()
+    again = run_demo(tmp_path)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert again.stdout.count("(already done)") == 8 and (tmp_path / "demo" / "report" / "report.md").is_file()
