@@ -43,6 +43,8 @@ def resolve(config: RunConfig, ranks: int) -> ResolvedRun:
     check_run(config, ranks)
     data = open_blend(config.data.blend or {config.data.path: 1.0})
     check_treatment(config.data, data)
+    task = TASKS.get(config.data.task)
+    require_sequences(task, data)
     family, hf_config = architecture(config, data)
     family.check(hf_config)
     check_architecture(config, hf_config)
@@ -52,7 +54,7 @@ def resolve(config: RunConfig, ranks: int) -> ResolvedRun:
     return ResolvedRun(
         config=config,
         family=family,
-        task=TASKS.get(config.data.task),
+        task=task,
         hf_config=hf_config,
         data=data,
         folder=RunFolder(config.output_dir),
@@ -106,6 +108,17 @@ def require_same_data(checkpoint: Path, data: Blend) -> None:
             "other token files or other shares. Restore them; to go on with other data, export the run and start one from it "
             "(model.init_from)."
         )
+
+
+def require_sequences(task: Task, data: Blend) -> None:
+    """Raise DataError unless the sequences of the datasets are what `task` reads: shuffled sentences are no text to learn to go on."""
+    for dataset in data.datasets:
+        if bool(dataset.manifest.get("sentences")) != task.by_sentence:
+            needed, remedy = ("sentence", "with") if task.by_sentence else ("document", "without")
+            raise DataError(
+                f"Task {task.name!r} needs a sequence per {needed}, but {dataset.path} was not prepared so. "
+                f"Prepare it again {remedy} --sentences."
+            )
 
 
 def write_run_folder(run: ResolvedRun) -> None:

@@ -45,7 +45,6 @@ class OnlineDataset(GPTDataset):
         self._stream = OnlineStream(
             self.dataset.get,
             self.dataset.sequence_lengths,
-            config.tokenizer.eod,
             config.plugin,
             config.random_seed,
             f"{config.tokenizer.data} {self.dataset_path}",

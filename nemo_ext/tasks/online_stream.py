@@ -4,15 +4,15 @@ Epoch follows epoch. Each has all documents once, in an order shuffled by (order
 (plugin seed, epoch, document). Lengths after the transformation are known only by transforming, so an index is made once, for
 as much as a run consumes, and kept in a file: where each unit of the stream ends. A longer run extends it; nothing moves.
 
-A document is transformed in pieces of PIECE_TOKENS, so that a sequence from a book does not transform the whole book. The token
-that ends a document is left out of the transformation. How the stream is cut into sequences is left to the dataset.
+A document is transformed in pieces of PIECE_TOKENS, so that a sequence from a book does not transform the whole book. The tokens
+that begin and end documents are left out of the transformation. How the stream is cut into sequences is left to the dataset.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from nemo_ext.common.errors import DataError
 from nemo_ext.common.files import atomic_file, sha256_of_json
-from nemo_ext.tokenizers import load, plugins
+from nemo_ext.tokenizers import TextTokenizer, load, plugins
 from nemo_ext.tokenizers.ragged import RaggedBatch, from_lengths
 
 INDEX_SCHEMA = "sibol.online/1"
@@ -53,7 +53,12 @@ class OnlinePlugin:
 
     def __call__(self, batch: RaggedBatch, units: NDArray[np.uint64]) -> RaggedBatch:
         """Transform documents whose random choices are keyed by `units`."""
-        return plugins.apply(self._made, batch, units, self.seed, self._made.tokenizer.vocab_size)
+        return plugins.apply(self._made, batch, units, self.seed, self.tokenizer.vocab_size)
+
+    @property
+    def tokenizer(self) -> TextTokenizer:
+        """The tokenizer of the documents."""
+        return self._made.tokenizer
 
     @property
     def counts(self) -> Counter[str]:
@@ -62,7 +67,7 @@ class OnlinePlugin:
 
 
 class OnlineStream:
-    """The stream over documents of `lengths` [documents], read by `read(document, offset, length)`, end token included.
+    """The stream over documents of `lengths` [documents], read by `read(document, offset, length)` as they are stored.
 
     `data` tells token files apart in the name of the index file in `folder`.
     """
@@ -71,13 +76,12 @@ class OnlineStream:
         self,
         read: Callable[[int, int, int], NDArray[Any]],
         lengths: NDArray[np.int32],
-        eod_id: int,
         plugin: OnlinePlugin,
         order_seed: int,
         data: str,
         folder: Path,
     ) -> None:
-        self._read, self._lengths, self._eod_id, self._plugin, self._order_seed = read, lengths, eod_id, plugin, order_seed
+        self._read, self._lengths, self._plugin, self._order_seed = read, lengths, plugin, order_seed
         self._pieces = np.maximum(1, -(-lengths // PIECE_TOKENS))
         self._units_per_epoch = int(self._pieces.sum())
         parts = {"schema": INDEX_SCHEMA, "data": data, "plugin": plugin.unique_identifiers, "order_seed": order_seed}
@@ -146,19 +150,29 @@ class OnlineStream:
     def _transformed(self, first_unit: int, documents: NDArray[np.int64], pieces: NDArray[np.int64]) -> RaggedBatch:
         """Ids of consecutive units from number `first_unit` on."""
         parts = [self._read_piece(document, piece) for document, piece in zip(documents.tolist(), pieces.tolist(), strict=True)]
-        ends = np.array([len(part) > 0 and part[-1] == self._eod_id for part in parts], dtype=bool)
-        plain = from_lengths(
-            np.concatenate([part[:-1] if end else part for part, end in zip(parts, ends, strict=True)]),
-            np.array([len(part) for part in parts]) - ends,
-        )
         epochs = (first_unit + np.arange(len(documents))) // self._units_per_epoch
-        result = self._plugin(plain, unit_keys(epochs, documents, pieces))
-        ids = np.insert(result.ids, result.offsets[1:][ends], self._eod_id)
-        return from_lengths(ids, result.lengths + ends)
+        keys = unit_keys(epochs, documents, pieces)
+        tokenizer = self._plugin.tokenizer
+        return transform_inside(parts, tokenizer.bos_id, tokenizer.eod_id, lambda batch: self._plugin(batch, keys))
 
     def _read_piece(self, document: int, piece: int) -> NDArray[Any]:
         start = piece * PIECE_TOKENS
         return self._read(document, start, min(PIECE_TOKENS, int(self._lengths[document]) - start))
+
+
+def transform_inside(
+    parts: Sequence[NDArray[Any]], bos_id: int | None, eod_id: int, transform: Callable[[RaggedBatch], RaggedBatch]
+) -> RaggedBatch:
+    """`parts` transformed without the `bos_id` that one may begin with and the `eod_id` that it may end with, which stay in place."""
+    lengths = np.array([len(part) for part in parts])
+    begins = np.array([len(part) > 0 and part[0] == bos_id for part in parts], dtype=bool)
+    ends = np.array([len(part) > begin and part[-1] == eod_id for part, begin in zip(parts, begins, strict=True)], dtype=bool)
+    inner = [part[begin : length - end] for part, begin, length, end in zip(parts, begins, lengths, ends, strict=True)]
+    result = transform(from_lengths(np.concatenate(inner), lengths - begins - ends))
+    edges = np.stack([begins, ends], axis=1)
+    places = np.stack([result.offsets[:-1], result.offsets[1:]], axis=1)[edges]
+    tokens = np.array([-1 if bos_id is None else bos_id, eod_id])[np.nonzero(edges)[1]]
+    return from_lengths(np.insert(result.ids, places, tokens), result.lengths + begins + ends)
 
 
 def unit_keys(*numbers: NDArray[np.int64]) -> NDArray[np.uint64]:

@@ -119,8 +119,9 @@ class DataBench:
             figures[kind] = []
             for length in dict.fromkeys(row["document_tokens"] for row in rows):
                 own = [row["cpu_s"] for row in rows if row["document_tokens"] == length]
-                ratios = {name: median(1 + row[name] / row["encode"] for row in own) for name in own[0] if name != "encode"}
-                figures[kind].append({"document_tokens": length, "encode_cpu_s": median(row["encode"] for row in own), "ratios": ratios})
+                seconds = {name: median(row[name] for row in own) for name in own[0]}
+                ratios = {name: median(1 + row[name] / row["encode"] for row in own) for name in own[0] if name in PLUGIN_GOALS}
+                figures[kind].append({"document_tokens": length, "cpu_s": seconds, "ratios": ratios})
                 for name, ratio in ratios.items():
                     settings = ", ".join(f"{key} {value}" for key, value in PLUGIN_SETTINGS[name].items())
                     what = f"{kind}: encode + {name} ({settings}) / encode, {length:,.0f} tokens"

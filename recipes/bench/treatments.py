@@ -25,15 +25,18 @@ def plugin_costs(tokenizer_dir: str, text_bytes: int, rounds: int) -> Callable[[
     from tokenizers import Tokenizer
 
     from nemo_ext.tokenizers import load, plugins
+    from nemo_ext.tokenizers.fast_encoder import fast_encoder
     from recipes.bench.corpus import documents
 
     bare, tokenizer = Tokenizer.from_file(f"{tokenizer_dir}/tokenizer.json"), load(tokenizer_dir)
+    encoder = fast_encoder(tokenizer) or tokenizer
     made = {name: plugins.create(name, complete(name), tokenizer) for name in PLUGIN_SETTINGS if name in plugins.PLUGINS.names()}
     corpora = {tokens: list(documents(tokens * BYTES_PER_TOKEN, text_bytes)) for tokens in DOCUMENT_TOKENS}
 
     def measured(tokens: int) -> dict[str, Any]:
         texts = corpora[tokens]
         seconds = {"encode": cpu_s(lambda: bare.encode_batch(texts, add_special_tokens=False))}
+        seconds["encode_in_prepare"] = cpu_s(lambda: encoder.encode_batch(texts))
         batch = tokenizer.encode_batch(texts)
         numbers = np.arange(batch.documents, dtype=np.uint64)
         for name, plugin in made.items():

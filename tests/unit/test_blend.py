@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 from nemo_ext.common.blend import Blend, open_blend
 from nemo_ext.common.dataset import DatasetInfo, SplitInfo, open_dataset
 from nemo_ext.common.errors import DataError
+from nemo_ext.engine.resolve import require_sequences
+from nemo_ext.tasks.task import TASKS
 from tests.unit.test_data_open_dataset import change_manifest, write_dataset
 
 
@@ -59,3 +62,12 @@ def test_bytes_per_token_lie_between_those_of_the_datasets(parts: list[tuple[int
     )
     ratios = [size / tokens for tokens, size, _ in parts]
     assert min(ratios) * (1 - 1e-9) <= blend.bytes_per_token("train") <= max(ratios) * (1 + 1e-9)
+
+
+def test_a_dataset_of_sentences_is_refused_by_a_task_that_reads_documents() -> None:
+    task = TASKS.get("pretrain")
+    documents = dataset("a", train=(10, 40))
+    require_sequences(task, Blend(((documents, 1.0),)))
+    sentences = replace(documents, manifest={"sentences": True})
+    with pytest.raises(DataError, match=r"'pretrain' needs a sequence per document, but a was not prepared so.*without --sentences"):
+        require_sequences(task, Blend(((documents, 0.5), (sentences, 0.5))))

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from nemo_ext.common.errors import DataError
 from nemo_ext.tasks import online_stream
-from nemo_ext.tasks.online_stream import OnlinePlugin, OnlineStream, unit_keys
-from nemo_ext.tokenizers import TextTokenizer
+from nemo_ext.tasks.online_stream import OnlinePlugin, OnlineStream, transform_inside, unit_keys
+from nemo_ext.tokenizers import RaggedBatch, TextTokenizer
 from nemo_ext.tokenizers.stochastok import Stochastok
 from tests.support.small_text import small_tokenizer
 
@@ -47,7 +47,7 @@ def stream_of(
     def read(document: int, offset: int, length: int) -> NDArray[Any]:
         return stored[document][offset : offset + length]
 
-    return OnlineStream(read, lengths, EOD, plugin, options["order_seed"], options["data"], Path(folder))
+    return OnlineStream(read, lengths, plugin, options["order_seed"], options["data"], Path(folder))
 
 
 @settings(max_examples=20)
@@ -132,3 +132,23 @@ def test_a_plugin_that_changes_nothing_and_a_split_without_tokens_are_refused(to
 def test_keys_of_units_do_not_collide() -> None:
     epochs, documents, pieces = (axis.ravel() for axis in np.meshgrid(np.arange(20), np.arange(2000), np.arange(5)))
     assert len(np.unique(unit_keys(epochs, documents, pieces))) == len(epochs)
+
+
+@given(parts=st.lists(st.lists(st.integers(2, 9), max_size=4), min_size=1, max_size=6), data=st.data())
+@pytest.mark.parametrize(("bos", "eod"), [(0, 1), (0, 0), (None, 1)])
+def test_tokens_that_begin_and_end_documents_stay_and_are_not_transformed(
+    bos: int | None, eod: int, parts: list[list[int]], data: st.DataObject
+) -> None:
+    stored, expected = [], []
+    for part in parts:
+        begin = [bos] if bos is not None and data.draw(st.booleans()) else []
+        end = [eod] if data.draw(st.booleans()) else []
+        stored.append(np.array([*begin, *part, *end], dtype=np.uint16))
+        expected.append([*begin, *(token for token in part for _ in range(2)), *end])
+
+    def double(batch: RaggedBatch) -> RaggedBatch:
+        assert not {bos, eod} & set(batch.ids.tolist())
+        return RaggedBatch(np.repeat(batch.ids, 2), batch.offsets * 2)
+
+    result = transform_inside(stored, bos, eod, double)
+    assert [result.document(number).tolist() for number in range(len(parts))] == expected
