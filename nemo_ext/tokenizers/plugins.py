@@ -72,7 +72,7 @@ def parse_settings(name: str, assignments: Sequence[str]) -> dict[str, Any]:
         try:
             OmegaConf.update(tree, key, yaml.safe_load(raw))
         except (OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
-            raise ConfigError(f"--set {text!r}: {raw!r} does not fit {name}.{key} ({str(error).splitlines()[0]}).") from None
+            raise ConfigError(f"{raw!r} does not fit plugin setting {name}.{key} ({str(error).splitlines()[0]}).") from None
     settings: Any = OmegaConf.to_object(tree)
     check_values(settings, f"{name}.")
     return dataclasses.asdict(settings)

@@ -109,7 +109,7 @@ def test_settings_are_typed_have_defaults_and_reach_the_plugin() -> None:
     [
         ("by", "--set 'by' has no '='"),
         ("bye=1", "'rotate' has no setting 'bye'. Did you mean 'by'"),
-        ("by=many", "'many' does not fit rotate.by"),
+        ("by=many", "'many' does not fit plugin setting rotate.by"),
         ("by=-1", "rotate.by=-1 is too small. It must be at least 0"),
         ("mistake=big", "rotate.mistake=big is not known. Choose one of: none, drop, range"),
     ],
