@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nemo_ext.common.errors import ConfigError
+from nemo_ext.common.hf_config import with_common_names
 from nemo_ext.config.schema import DataConfig, RunConfig
 
 
@@ -83,6 +84,7 @@ def check_data(data: DataConfig) -> None:
 
 def check_architecture(config: RunConfig, hf_config: Mapping[str, Any]) -> None:
     """Check that a decoder's Hugging Face config can be split as `config.parallel` asks. Raises ConfigError."""
+    hf_config = with_common_names(hf_config)
     parallel, tp, pp = config.parallel, config.parallel.tp, config.parallel.pp
     heads, layers = hf_config["num_attention_heads"], hf_config["num_hidden_layers"]
     groups = hf_config.get("num_key_value_heads", heads)
@@ -98,5 +100,5 @@ def check_architecture(config: RunConfig, hf_config: Mapping[str, Any]) -> None:
     if longest and config.train.seq_length > longest:
         raise ConfigError(
             f"train.seq_length={config.train.seq_length} exceeds the model's max_position_embeddings={longest}. "
-            "Use shorter sequences, or set model.overrides.max_position_embeddings."
+            "Use shorter sequences, or set model.overrides.max_position_embeddings (GPT-2: n_positions)."
         )

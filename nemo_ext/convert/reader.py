@@ -29,9 +29,10 @@ _LARGEST_HEADER_BYTES = 100_000_000  # the safetensors library's own limit
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """Where a tensor lies and what it is; `dtype` is safetensors' name, such as "BF16"."""
+    """Where a tensor lies and what it is; `name` is that in the file, `dtype` safetensors' name, such as "BF16"."""
 
     file: Path
+    name: str
     shape: tuple[int, ...]
     dtype: str
 
@@ -56,7 +57,7 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
         raise _damaged(path, "a header that is not JSON") from None
     header.pop("__metadata__", None)
     try:
-        tensors = {name: StoredTensor(path, tuple(item["shape"]), item["dtype"]) for name, item in header.items()}
+        tensors = {name: StoredTensor(path, name, tuple(item["shape"]), item["dtype"]) for name, item in header.items()}
         expected = 8 + length + max((item["data_offsets"][1] for item in header.values()), default=0)
         spans_match = all(_bytes(item) == item["data_offsets"][1] - item["data_offsets"][0] for item in header.values())
     except (KeyError, TypeError, IndexError):
@@ -116,6 +117,10 @@ class SafetensorsReader:
                 )
         return {name: headers[file][name] for name, file in where.items()}
 
+    def add_prefix(self, prefix: str) -> None:
+        """Know every tensor that lacks `prefix` by its name with it."""
+        self.tensors = {name if name.startswith(prefix) else prefix + name: stored for name, stored in self.tensors.items()}
+
     def stored(self, name: str) -> StoredTensor:
         """Shape, dtype and file of a tensor. Raises ConversionError, naming the nearest names, when there is none."""
         if name not in self.tensors:
@@ -131,8 +136,8 @@ class SafetensorsReader:
             if self._handle_file != stored.file:  # one file mapped at a time: address space and page tables stay small
                 self._handle, self._handle_file = safe_open(stored.file, framework="pt"), stored.file
             slices = tuple(slice(start, stop) for start, stop in ranges)
-            whole = self._handle.get_slice(name)
-            return whole[slices] if slices else self._handle.get_tensor(name)
+            whole = self._handle.get_slice(stored.name)
+            return whole[slices] if slices else self._handle.get_tensor(stored.name)
         except (SafetensorError, OSError) as error:
             raise _damaged(stored.file, f"tensor {name!r} unreadable ({error})") from None
 

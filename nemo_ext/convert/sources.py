@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     import torch
 
 PIECE_BYTES = 32 * 2**20
-DERIVED_SUFFIXES = (".rotary_emb.inv_freq",)  # buffers that old transformers saved; they follow from config.json
+# Buffers that old transformers saved, rotary frequencies and GPT-2's causal masks; they follow from config.json.
+DERIVED_SUFFIXES = (".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias")
+EMBEDDINGS = ("embed_tokens.weight", "wte.weight")
 
 
 class WeightSource(Protocol):
@@ -58,13 +60,21 @@ class HuggingFaceWeights:
             num_layers = layer_count(read_json(self.directory / "config.json", "Hugging Face config"))
         self.table = Table(rules, num_layers)
         self.conversions: Counter[tuple[str, str]] = Counter()
+        self._add_base_prefix()
         surplus = [name for name in self.reader.tensors if name.endswith(DERIVED_SUFFIXES)]
         check_tensors(self.reader, self.table.hf_shapes, [*surplus, *self._tied_copies()])
+
+    def _add_base_prefix(self) -> None:
+        """Read a bare decoder's file, saved without the head and hence without `transformer.` before its names, as the whole model's."""
+        first = next(iter(self.table.hf_shapes))
+        prefix = first.partition(".")[0] + "."
+        if first not in self.reader.tensors and first.removeprefix(prefix) in self.reader.tensors:
+            self.reader.add_prefix(prefix)
 
     def _tied_copies(self) -> list[str]:
         """`lm_head.weight`, where a tied model was saved with it although it equals the embedding, row by row."""
         head = "lm_head.weight"
-        embedding = next((name for name in self.table.hf_shapes if name.endswith("embed_tokens.weight")), None)
+        embedding = next((name for name in self.table.hf_shapes if name.endswith(EMBEDDINGS)), None)
         if head not in self.reader.tensors or head in self.table.hf_shapes or embedding is None:
             return []
         if self.reader.stored(head).shape != self.reader.stored(embedding).shape:

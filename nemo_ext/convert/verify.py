@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from nemo_ext.common.errors import ConversionError
 from nemo_ext.common.files import read_json, write_json
+from nemo_ext.common.hf_config import with_common_names
 
 if TYPE_CHECKING:
     import torch
@@ -124,7 +125,7 @@ def _tokens(hf_config: Mapping[str, Any]) -> torch.Tensor:
     """The same random tokens every time, `[2, up to 64]` int64."""
     import torch
 
-    length = min(LONGEST, hf_config.get("max_position_embeddings") or LONGEST)
+    length = min(LONGEST, with_common_names(hf_config).get("max_position_embeddings") or LONGEST)
     return torch.randint(hf_config["vocab_size"], (BATCH, length), generator=torch.Generator().manual_seed(SEED))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from nemo_ext.common.blend import Blend
 from nemo_ext.common.errors import SibolError
+from nemo_ext.common.hf_config import with_common_names
 from nemo_ext.config import from_yaml, to_yaml
 from nemo_ext.engine.launch import CONTINUE_EXIT_CODE, start_ranks, threads_per_rank
 from nemo_ext.engine.resolve import ResolvedRun
@@ -37,10 +38,11 @@ def describe(run: ResolvedRun) -> str:
     tokens = train.max_steps * train.global_batch_size * train.seq_length
     start = f"continues from {run.resume_from}" if run.resume_from else f"starts from {config.model.init_from or 'random weights'}"
     data_parallel = run.ranks // (parallel.tp * parallel.pp * parallel.cp)
+    sizes = with_common_names(run.hf_config)
     changed = changed_settings(config, from_yaml(run.folder.settings)) if run.resume_from else []
     return (
         f"run      {config.name} -> {run.folder.path} ({start})\n"
-        f"model    {run.family.name}, {run.hf_config['num_hidden_layers']} layers, hidden {run.hf_config['hidden_size']}, "
+        f"model    {run.family.name}, {sizes['num_hidden_layers']} layers, hidden {sizes['hidden_size']}, "
         f"vocabulary {run.hf_config['vocab_size']:,}, {train.precision}\n"
         f"{describe_data(run.data, tokens)}{describe_treatment(config.data)}"
         f"steps    {train.max_steps:,} x {train.global_batch_size} x {train.seq_length} = {tokens:,} tokens\n"

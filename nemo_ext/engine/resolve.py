@@ -13,6 +13,7 @@ from typing import Any
 from nemo_ext.common.blend import Blend, open_blend
 from nemo_ext.common.errors import ConfigError, DataError
 from nemo_ext.common.files import atomic_file, read_json, write_json
+from nemo_ext.common.hf_config import own_name
 from nemo_ext.config import RunConfig, check_architecture, check_run, to_yaml
 from nemo_ext.engine.run_folder import RunFolder, checkpoint_to_resume, read_state
 from nemo_ext.models.family import FAMILIES, ModelFamily, family_of
@@ -73,8 +74,9 @@ def architecture(config: RunConfig, data: Blend) -> tuple[ModelFamily, dict[str,
         family = FAMILIES.get(model.family)
         hf_config = family.hf_config(model.preset, model.overrides, vocab_size=data.vocab_size)
         # A new model knows the positions that it is trained on, and no others.
-        if "max_position_embeddings" not in model.overrides:
-            hf_config["max_position_embeddings"] = config.train.seq_length
+        positions = own_name(hf_config, "max_position_embeddings")
+        if positions not in model.overrides:
+            hf_config[positions] = config.train.seq_length
         # It has one special token, which ends documents, starts generation and fills batches.
         hf_config.update(dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), data.eod_id))
         return family, hf_config

@@ -12,6 +12,11 @@ from nemo_ext.layers.elementwise import GatedActivation, silu_backward
 BACKWARD = {functional.silu: silu_backward}
 
 
+def tanh_gelu(x: torch.Tensor) -> torch.Tensor:
+    """GELU by its tanh approximation, as GPT-2 and Gemma have it. Source: Hendrycks and Gimpel 2016, section 2."""
+    return functional.gelu(x, approximate="tanh")
+
+
 class Activation(MegatronModule):
     """`config.activation_func`, applied to the first half of the input and multiplied by the second if `config.gated_linear_unit`."""
 

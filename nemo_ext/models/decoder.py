@@ -61,6 +61,7 @@ class DecoderConfig(GPTConfig):
     ) -> GPTModel:
         """This rank's part of the model, with marks and true vocabulary in place and, given a `weight_loader`, its weights."""
         model = super().configure_model(tokenizer, pre_process, post_process, vp_stage=vp_stage)
+        model.to(self.params_dtype)  # Megatron makes learned positions in fp32 whatever the model is in
         mark_tensor_parallel(model)
         if hasattr(model, "output_layer"):
             mask_padded_vocabulary(model.output_layer, self.true_vocab_size)

@@ -20,6 +20,7 @@ FAMILIES = Registry(
     "model family",
     "sibol.models",
     {
+        "gpt2": "nemo_ext.models.gpt2.presets:FAMILY",
         "llama": "nemo_ext.models.llama.presets:FAMILY",
         "qwen2": "nemo_ext.models.qwen2.presets:FAMILY",
         "qwen3": "nemo_ext.models.qwen3.presets:FAMILY",

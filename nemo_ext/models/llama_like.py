@@ -6,7 +6,7 @@ otherwise. Importing this loads no torch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nemo_ext.common.errors import ConversionError
@@ -55,10 +55,7 @@ def refuse_unlike_llama(hf_config: Mapping[str, Any], expected: Mapping[str, Any
     """Raise ConversionError unless the sizes are there and fit, and every field of `expected` has that value or is absent."""
     for name, value in {**expected, "quantization_config": None}.items():
         expect(hf_config, name, value)
-    for name in REQUIRED_SIZES:
-        value = hf_config.get(name)
-        if not isinstance(value, int) or value < 1:
-            raise ConversionError(f"{name}={value!r} in the model's config.json; expected a whole number from 1 on.")
+    require_sizes(hf_config, REQUIRED_SIZES)
     heads, hidden = hf_config["num_attention_heads"], hf_config["hidden_size"]
     groups = hf_config.get("num_key_value_heads") or heads
     if heads % groups:
@@ -76,6 +73,14 @@ def refuse_windows_and_scaling(hf_config: Mapping[str, Any]) -> None:
         raise _inexpressible(hf_config, "rope_scaling", None)
     if set(hf_config.get("layer_types") or ()) - {"full_attention"}:
         raise ConversionError(f"layer_types={hf_config['layer_types']!r}: only 'full_attention' can be expressed. Leave layer_types out.")
+
+
+def require_sizes(hf_config: Mapping[str, Any], names: Sequence[str]) -> None:
+    """Raise ConversionError for a size that is absent or no whole number from 1 on."""
+    for name in names:
+        value = hf_config.get(name)
+        if not isinstance(value, int) or value < 1:
+            raise ConversionError(f"{name}={value!r} in the model's config.json; expected a whole number from 1 on.")
 
 
 def expect(hf_config: Mapping[str, Any], name: str, expected: Any) -> None:

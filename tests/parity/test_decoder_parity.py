@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.support.ranks import run_ranks
-from tests.support.tiny_models import LLAMA, QWEN2, QWEN3, build_model, start_megatron, token_batch, write_random_hf_model
+from tests.support.tiny_models import GPT2, LLAMA, QWEN2, QWEN3, build_model, start_megatron, token_batch, write_random_hf_model
 
 LENGTH, MICRO_BATCHES = 48, 2
 MODELS = {
@@ -17,6 +17,7 @@ MODELS = {
     "qwen2, untied, heads wider than hidden size / heads": {**QWEN2, "head_dim": 24},
     "llama": LLAMA,
     "qwen3": QWEN3,
+    "gpt2": GPT2,
 }
 LAYOUTS = {  # tp, pp, sequence parallel
     "one rank": (1, 1, False),

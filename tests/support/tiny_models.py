@@ -66,6 +66,24 @@ LLAMA: dict[str, Any] = {
     "tie_word_embeddings": True,
 }
 
+# Learned positions, LayerNorm with bias, Conv1D. Dropout off, or a training step could not be compared.
+GPT2: dict[str, Any] = {
+    "architectures": ["GPT2LMHeadModel"],
+    "model_type": "gpt2",
+    "vocab_size": 203,
+    "n_positions": 72,
+    "n_embd": 96,
+    "n_inner": 160,
+    "n_layer": 4,
+    "n_head": 6,
+    "activation_function": "gelu_new",
+    "attn_pdrop": 0.0,
+    "embd_pdrop": 0.0,
+    "resid_pdrop": 0.0,
+    "initializer_range": 0.05,
+    "layer_norm_epsilon": 1e-5,
+}
+
 
 def random_hf_model(hf_config: Mapping[str, Any], seed: int = 0) -> Any:
     """A transformers causal language model in fp32 with eager attention; every parameter is random, norms around 1."""

@@ -12,7 +12,7 @@ import pytest
 from nemo_ext.convert.rules import Table, layer_count
 from nemo_ext.models.family import FAMILIES, family_of
 
-PRESETS = [(name, preset) for name in ("llama", "qwen3") for preset in FAMILIES.get(name).presets]
+PRESETS = [(name, preset) for name in ("gpt2", "llama", "qwen3") for preset in FAMILIES.get(name).presets]
 # Our own are named after their size, the published ones have what their model cards at huggingface.co say.
 PARAMETERS = {
     ("llama", "10m"): 10e6,
@@ -25,6 +25,10 @@ PARAMETERS = {
     ("qwen3", "8b"): 8.19e9,
     ("qwen3", "14b"): 14.77e9,
     ("qwen3", "32b"): 32.76e9,
+    ("gpt2", "gpt2"): 124e6,
+    ("gpt2", "medium"): 355e6,
+    ("gpt2", "large"): 774e6,
+    ("gpt2", "xl"): 1558e6,
 }
 
 
