@@ -21,10 +21,10 @@ from nemo_ext.convert.reader import SafetensorsReader
 from recipes.cli.export import export
 from tests.support.megatron_checkpoints import save_hf_weights
 from tests.support.ranks import run_ranks
-from tests.support.tiny_models import QWEN2, QWEN3, random_hf_model, token_batch
+from tests.support.tiny_models import GPT2, LLAMA, QWEN2, QWEN3, random_hf_model, token_batch
 
 SMALL: dict[str, Any] = {**QWEN2, "num_hidden_layers": 4, "bos_token_id": 1, "eos_token_id": 2}
-TIED = {"tie_word_embeddings": True}
+TIED = {**SMALL, "tie_word_embeddings": True}
 
 
 def write_model(folder: Path, hf_config: dict[str, Any], dtype: str = "float32") -> None:
@@ -56,18 +56,20 @@ def same_bits(one: Path, other: Path) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("model", "tp", "pp", "dtype", "apart"),
+    ("hf_config", "tp", "pp", "dtype", "apart"),
     [
-        ({}, 1, 1, "float32", False),
+        (SMALL, 1, 1, "float32", False),
         (TIED, 2, 1, "float32", False),
-        ({}, 2, 1, "bfloat16", True),
+        (SMALL, 2, 1, "bfloat16", True),
         (TIED, 1, 2, "bfloat16", False),
-        ({}, 1, 2, "float32", True),
+        (SMALL, 1, 2, "float32", True),
         (QWEN3, 2, 1, "bfloat16", False),
+        (LLAMA, 1, 2, "bfloat16", False),
+        (GPT2, 2, 1, "float32", False),
+        (GPT2, 1, 2, "bfloat16", True),
     ],
 )
-def test_round_trip_is_bit_exact_and_logits_agree(tmp_path, model, tp, pp, dtype, apart):
-    hf_config = {**SMALL, **model}
+def test_round_trip_is_bit_exact_and_logits_agree(tmp_path, hf_config, tp, pp, dtype, apart):
     source = tmp_path / "hf"
     write_model(source, hf_config, dtype)
     weights = checkpoint(source, hf_config, tp, pp, dtype, apart)
