@@ -25,14 +25,14 @@ def rows_before(file: InputFile, group: int) -> int:
     return sum(metadata.row_group(number).num_rows for number in range(group))
 
 
-def table_rows(file: InputFile, start: int, end: int, columns: tuple[str, ...]) -> Iterator[bytes]:
-    """Rows of the row groups [start, end), as JSON objects with those of `columns` that the table has and that are not null."""
+def table_rows(file: InputFile, group: int, columns: tuple[str, ...]) -> Iterator[bytes]:
+    """Rows of a row group, as JSON objects with those of `columns` that the table has and that are not null."""
     import pyarrow
 
     table = _open(file)
     kept = [name for name in columns if name in table.schema_arrow.names]
     try:
-        for batch in table.iter_batches(ROWS_AT_ONCE, row_groups=list(range(start, end)), columns=kept or None):
+        for batch in table.iter_batches(ROWS_AT_ONCE, row_groups=[group], columns=kept or None):
             for row in batch.to_pylist():
                 fields = {name: value for name, value in row.items() if value is not None}
                 yield json.dumps(fields, ensure_ascii=False, default=_plain).encode("utf-8", "surrogatepass")

@@ -117,7 +117,7 @@ class UnitFiles:
         return self._folder / f"{split}.ids"
 
     def rejects(self) -> Iterator[dict[str, Any]]:
-        """Records of the lines that held no document, `line` counted as `data_tools.units.read_part` does."""
+        """Records of the lines that held no document, `line` counted as `data_tools.units.PartReader` does."""
         if self.summary["first_reject"]:
             with open(self._folder / REJECTS_FILE, "rb") as handle:
                 yield from map(json.loads, handle)

@@ -85,29 +85,49 @@ def _row_groups(number: int, sizes: list[int], unit_bytes: int) -> Iterator[Part
             start, size_bytes = group, 0
 
 
-def read_part(file: InputFile, part: Part, columns: tuple[str, ...]) -> Iterator[RawDocument]:
+class PartReader:
     """Lines, rows or the text of a part, without line ends. Lines count from 1 at the start of a file, and from 2 within it.
 
-    Of a table only `columns` are read. Raises DataError when a compressed file or a table is damaged.
+    Of a table only `columns` are read. `bytes_read` tells how much of the part, on disk, has been passed.
     """
-    if file.is_table:
-        for row, raw in enumerate(table_rows(file, part.start, part.end, columns), start=1 if part.start == 0 else 2):
-            yield RawDocument(part.file, row, raw)
-    elif file.is_text:
-        with open_input(file) as (stream, _):
-            yield RawDocument(part.file, 0, stream.read())
-    elif file.compression:
-        with open_input(file) as (stream, _):
-            blocks = iter(lambda: stream.read(READ_BYTES), b"")
-            for line, raw in enumerate(split_lines(blocks, 0, None), start=1):
-                yield RawDocument(part.file, line, raw)
-    else:
-        for line, raw in enumerate(_lines_between(file.path, part.start, part.end), start=1 if part.start == 0 else 2):
-            yield RawDocument(part.file, line, raw)
+
+    def __init__(self, file: InputFile, part: Part, columns: tuple[str, ...]) -> None:
+        self._file, self._part, self._columns = file, part, columns
+        self.bytes_read = 0
+
+    def __iter__(self) -> Iterator[RawDocument]:
+        """Raises DataError when a compressed file or a table is damaged."""
+        raws = self._compressed() if self._file.compression else self._rows() if self._file.is_table else self._plain()
+        first = 0 if self._file.is_text else 1 if self._part.start == 0 else 2
+        for line, raw in enumerate(raws, start=first):
+            yield RawDocument(self._part.file, line, raw)
+        self.bytes_read = self._part.size_bytes
+
+    def _compressed(self) -> Iterator[bytes]:
+        with open_input(self._file) as (stream, counting):
+            if self._file.is_text:
+                yield stream.read()
+                return
+            for raw in split_lines(iter(lambda: stream.read(READ_BYTES), b""), 0, None):
+                self.bytes_read = counting.bytes_read
+                yield raw
+
+    def _rows(self) -> Iterator[bytes]:
+        for group in range(self._part.start, self._part.end):
+            yield from table_rows(self._file, group, self._columns)
+            self.bytes_read += self._part.size_bytes // (self._part.end - self._part.start)
+
+    def _plain(self) -> Iterator[bytes]:
+        if self._file.is_text:
+            yield self._file.path.read_bytes()
+            return
+        for raw in _lines_between(self._file.path, self._part.start, self._part.end):
+            self.bytes_read = min(self._part.size_bytes, self.bytes_read + len(raw) + 1)
+            yield raw
 
 
 def line_number(file: InputFile, part: Part, line: int) -> int:
-    """The number in the whole file of a line that `read_part` counted within a part. Reads what comes before it."""
+    """The number in the whole file of a line that `PartReader` counted within a part. Reads what comes before it."""
     if line == 0 or part.start == 0:
         return line
     if file.is_table:

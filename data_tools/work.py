@@ -18,7 +18,7 @@ from data_tools.documents import field_names
 from data_tools.encode import Encoder, EncodeSettings
 from data_tools.inputs import InputFile
 from data_tools.unit_files import UnitWriter
-from data_tools.units import Part, Unit, batches, read_part
+from data_tools.units import Part, PartReader, Unit, batches
 from nemo_ext.common.errors import DataError, SibolError
 from nemo_ext.common.files import atomic_folder, sha256_of_file
 from nemo_ext.common.processes import end_with_parent
@@ -52,16 +52,13 @@ def encode_unit(job: Job, encoder: Encoder, unit: Unit, on_work: OnWork) -> Summ
 
 def _encode_part(job: Job, encoder: Encoder, part: Part, writer: UnitWriter, on_work: OnWork) -> dict[str, Any]:
     file, line, reported = job.files[part.file], 0, 0
-    before = _state(file)
-    for batch in batches(read_part(file, part, field_names(job.settings.text_field, job.settings.id_field))):
+    before, reader = _state(file), PartReader(file, part, field_names(job.settings.text_field, job.settings.id_field))
+    for batch in batches(iter(reader)):
         encoded = encoder(batch)
         writer.add(encoded)
         line = batch[-1].line
-        read = min(
-            sum(len(source.raw) + 1 for source in batch), part.size_bytes - reported
-        )  # of compressed files: at the latest in the end
-        reported += read
-        on_work(read, len(encoded.sequences.ids))
+        on_work(reader.bytes_read - reported, len(encoded.sequences.ids))
+        reported = reader.bytes_read
     on_work(part.size_bytes - reported, 0)
     found: dict[str, Any] = {"file": part.file, "lines": max(0, line - (part.start > 0))} | before
     if part.start == 0:

@@ -174,6 +174,33 @@ def test_a_killed_run_leaves_no_processes_and_the_next_one_gives_the_same_bytes(
     assert contents(options.out) == expected
 
 
+DIE_WHILE_PUBLISHING = """
+import os, types
+from pathlib import Path
+import data_tools.merge as merge
+left = [{moves}]
+def move(*paths):
+    left[0] -= 1
+    left[0] >= 0 or os._exit(9)
+    os.replace(*paths)
+merge.os = types.SimpleNamespace(replace=move)
+merge.merge(Path({out!r}))
+"""
+
+
+@pytest.mark.parametrize("moves", [0, 2, 6])
+def test_a_merge_killed_while_files_move_to_their_place_leaves_no_dataset_and_is_repeated(
+    options: PrepareOptions, expected: dict[str, bytes], moves: int
+) -> None:
+    prepare(dataclasses.replace(options, shard="1/1"))
+    code = DIE_WHILE_PUBLISHING.format(moves=moves, out=str(options.out))
+    assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY).returncode == 9
+    with pytest.raises(DataError, match="is not a Sibol dataset"):
+        open_dataset(options.out)
+    merge(options.out)
+    assert contents(options.out) == expected
+
+
 @pytest.mark.parametrize("moment", range(2))
 def test_a_killed_worker_ends_the_run_in_one_message_and_its_work_is_taken_up(
     options: PrepareOptions, expected: dict[str, bytes], moment: int
