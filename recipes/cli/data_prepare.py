@@ -21,7 +21,7 @@ def prepare(
     tokenizer: Annotated[Path, typer.Option(help="Hugging Face tokenizer folder", metavar="DIR")],
     out: Annotated[Path, typer.Option(help="dataset folder to write", metavar="DIR")],
     text_field: Annotated[str, typer.Option(help="field that holds the text, or several with commas: they are joined")] = "text",
-    separator: Annotated[str, typer.Option(help="what several text fields are joined by (default: an empty line)")] = "\n\n",
+    separator: Annotated[str, typer.Option(help="what joins several text fields (default: an empty line)", show_default=False)] = "\n\n",
     id_field: Annotated[str | None, typer.Option(help="field that identifies a document (default: the text itself)")] = None,
     sentences: Annotated[bool, typer.Option("--sentences", help="one sequence per sentence, as BERT's sentence pairs want it")] = False,
     prepend_bos: Annotated[

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from data_tools.indexed import IndexedReader
+from data_tools.inspection import summarize
 from data_tools.merge import merge
 from data_tools.prepare import PrepareOptions, prepare
 from data_tools.sentences import sentences
@@ -47,7 +48,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def stored_texts(options: PrepareOptions, tokenizer: TextTokenizer) -> list[str]:
     reader = IndexedReader(options.out / "train")
-    return [tokenizer.decode(reader.document(number)[:-1].tolist()) for number in range(len(reader))]
+    return [tokenizer.decode(reader.sequence(number)[:-1].tolist()) for number in range(len(reader))]
 
 
 def test_exact_duplicates_leave_the_first_for_any_workers_and_shards(
@@ -107,7 +108,7 @@ def test_documents_begin_with_the_beginning_of_text_where_there_is_one(options: 
     manifest = prepare(dataclasses.replace(plain, prepend_bos=True, append_eod=True, out=tmp_path / "framed"))
     before, after = IndexedReader(plain.out / "train"), IndexedReader(tmp_path / "framed" / "train")
     for number in range(len(before)):
-        assert after.document(number).tolist() == [tokenizer.bos_id, *before.document(number).tolist(), tokenizer.eod_id]
+        assert after.sequence(number).tolist() == [tokenizer.bos_id, *before.sequence(number).tolist(), tokenizer.eod_id]
     assert manifest["prepend_bos"] is True and len(after) == len(TEXTS)
 
 
@@ -119,8 +120,9 @@ def test_sentences_are_sequences_and_documents_span_several(options: PrepareOpti
     assert (count, limits) == (sum(map(len, expected)), len(TEXTS) + 1)
     assert np.frombuffer(index[-8 * limits :], np.int64).tolist() == np.cumsum([0, *map(len, expected)]).tolist()
     assert manifest["splits"]["train"]["documents"] == len(TEXTS)
+    assert summarize(open_dataset(options.out))["splits"]["train"]["documents"] == len(TEXTS)
     reader, spoken = IndexedReader(options.out / "train"), [sentence for text in expected for sentence in text]
-    stored = [reader.document(number).tolist() for number in range(count)]
+    stored = [reader.sequence(number).tolist() for number in range(count)]
     assert [tokenizer.decode([token for token in ids if token != tokenizer.eod_id]) for ids in stored] == spoken
     assert sum(ids[-1] == tokenizer.eod_id for ids in stored) == len(TEXTS)
 
