@@ -6,26 +6,21 @@ verification builds the model. What the folder came from is in its provenance.js
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nemo_ext.common.errors import CheckpointError
 from nemo_ext.common.files import atomic_folder, read_json, refuse_existing, sha256_of_file, write_json
 from nemo_ext.convert.hf_folder import model_card, write_model_files
+from nemo_ext.convert.provenance import provenance_record
 from nemo_ext.convert.rules import Table, layer_count
 from nemo_ext.convert.writer import GIBIBYTE
 
 if TYPE_CHECKING:
     from nemo_ext.convert.checkpoint import CheckpointWeights
     from nemo_ext.convert.stream import Progress, StreamReport
-
-PROVENANCE_SCHEMA = "sibol.provenance/1"
-_PACKAGES = ("sibol", "nemo_toolkit", "megatron-core", "torch", "transformers", "safetensors")
 
 
 @dataclass(frozen=True)
@@ -136,24 +131,11 @@ def _run_facts(folder: Any, checkpoint: Path) -> dict[str, Any]:
 
 def _provenance(source: CheckpointWeights, written: StreamReport, dtype: str, known: Mapping[str, Any]) -> dict[str, Any]:
     stored = {str(kind).removeprefix("torch."): count for kind, count in source.dtypes.items()}
-    return {
-        **known,
-        "schema": PROVENANCE_SCHEMA,
-        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "source": {
-            "weights": source.name,
-            "metadata_sha256": sha256_of_file(source.weights_dir / ".metadata"),
-            "stored_dtypes": stored,
-            "entries_left_out": dict(source.excluded),
-            **known.get("source", {}),
-        },
-        "weights": {"dtype": dtype, **asdict(written)},
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
+    origin = {
+        "weights": source.name,
+        "metadata_sha256": sha256_of_file(source.weights_dir / ".metadata"),
+        "stored_dtypes": stored,
+        "entries_left_out": dict(source.excluded),
+        **known.get("source", {}),
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+    return provenance_record({**known, "source": origin, "weights": {"dtype": dtype, **asdict(written)}})

@@ -20,6 +20,7 @@ from nemo_ext.convert.rules import Block, Rule, Table, layer_count
 if TYPE_CHECKING:
     import torch
 
+TORCH_DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}  # safetensors' name -> torch's
 PIECE_BYTES = 32 * 2**20
 # Buffers that old transformers saved, rotary frequencies and GPT-2's causal masks; they follow from config.json.
 DERIVED_SUFFIXES = (".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias")
@@ -89,6 +90,18 @@ class HuggingFaceWeights:
                     f"(rows {span[0]} to {span[1] - 1}). Set tie_word_embeddings to false in config.json, or remove lm_head.weight."
                 )
         return [head]
+
+    def stored_dtype(self) -> torch.dtype:
+        """The one dtype that the weights have. Raises ConversionError when there are several, or one that we do not write."""
+        import torch
+
+        found = {self.reader.stored(name).dtype for name in self.table.hf_shapes}
+        if len(found) != 1 or not found < set(TORCH_DTYPES):
+            raise ConversionError(
+                f"{self.name} holds weights as {', '.join(sorted(found))}; expected one of {', '.join(TORCH_DTYPES)} for all. "
+                "Say which dtype to write: --dtype fp32 or bf16."
+            )
+        return getattr(torch, TORCH_DTYPES[found.pop()])
 
     def fill(self, destination: torch.Tensor, rule: Rule, layer: int | None, row: int, column: int = 0) -> None:
         for block in rule.blocks(row, row + destination.shape[0], layer):

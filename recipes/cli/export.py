@@ -32,7 +32,7 @@ def export(
     from nemo_ext.convert.export import export_run
 
     size_bytes = parse_size(max_shard)
-    with _progress_bar(verify) as progress:
+    with progress_bar(verify) as progress:
         report = export_run(run, out, step, dtype=dtype, max_shard_bytes=size_bytes, overwrite=overwrite, verify=verify, progress=progress)
     typer.echo(
         f"Exported step {report.step}: {report.parameters:,} parameters, {report.dtype}, {report.bytes / 1e6:,.1f} MB -> {report.folder}"
@@ -58,7 +58,7 @@ def parse_size(text: str) -> int:
 
 
 @contextmanager
-def _progress_bar(verify: bool) -> Iterator[Callable[[int, int], None]]:
+def progress_bar(verify: bool) -> Iterator[Callable[[int, int], None]]:
     """A bar on stderr when that is a terminal, otherwise nothing; called with (elements done, elements in all)."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn

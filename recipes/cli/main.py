@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from nemo_ext.common.errors import SibolError
-from recipes.cli import bench, data, demo, doctor, evaluate, export, show, tokenizer, train
+from recipes.cli import bench, data, demo, doctor, evaluate, export, show, slice, tokenizer, train
 
 app = typer.Typer(
     name="sibol",
@@ -24,6 +24,7 @@ app.add_typer(tokenizer.app, name="tokenizer")
 app.add_typer(data.app, name="data")
 app.command("train")(train.train)
 app.command("export")(export.export)
+app.command("slice")(slice.slice_model)
 app.command("evaluate")(evaluate.evaluate)
 app.command("demo")(demo.demo)
 app.add_typer(bench.app, name="bench")
