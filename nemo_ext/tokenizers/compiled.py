@@ -1,13 +1,15 @@
 """Functions compiled to machine code by numba, kept on disk between runs: the loops over tokens that NumPy cannot express.
 
 They are compiled without reference counts, which took half of their time: they allocate nothing, and work in the arrays they are given.
-Compilation happens at a function's first call, a few seconds once. numba itself would go on using what was compiled from an older
-version of a function that is called from another file, so what is kept belongs to one state of all the sources in this folder.
+Compilation happens at a function's first call: half a minute for all of Patok, once, and said. numba itself would go on using what was
+compiled from an older version of a function that is called from another file, so what is kept belongs to one state of all the sources in
+this folder.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -16,6 +18,8 @@ from typing import Any
 import numba
 
 from nemo_ext.tokenizers.array_cache import cache_folder
+
+logger = logging.getLogger(__name__)
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -50,7 +54,10 @@ def machine_code_folder() -> Path | None:
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     folder = cache_folder() / f"machine-code-{digest.hexdigest()[:16]}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        return folder
     except OSError:
         return None
+    logger.warning("Compiling tokenizer plugins for this machine, once: up to half a minute. Kept in %s", folder)
     return folder
