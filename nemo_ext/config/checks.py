@@ -90,7 +90,7 @@ def check_architecture(config: RunConfig, hf_config: Mapping[str, Any]) -> None:
     groups = hf_config.get("num_key_value_heads", heads)
     if heads % tp:
         raise ConfigError(f"{heads} attention heads are not divisible by parallel.tp={tp}. Use a tp that divides {heads}.")
-    if groups % tp:
+    if groups % tp and groups != 1:  # one key/value head is on every rank
         raise ConfigError(f"{groups} key/value heads are not divisible by parallel.tp={tp}. Use a tp that divides {groups}.")
     if hf_config["intermediate_size"] % tp:
         raise ConfigError(f"intermediate_size={hf_config['intermediate_size']} is not divisible by parallel.tp={tp}.")

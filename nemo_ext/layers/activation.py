@@ -7,14 +7,15 @@ from megatron.core.transformer.module import MegatronModule
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch.nn import functional
 
-from nemo_ext.layers.elementwise import GatedActivation, silu_backward
-
-BACKWARD = {functional.silu: silu_backward}
+from nemo_ext.layers.elementwise import GatedActivation, silu_backward, tanh_gelu_backward
 
 
 def tanh_gelu(x: torch.Tensor) -> torch.Tensor:
     """GELU by its tanh approximation, as GPT-2 and Gemma have it. Source: Hendrycks and Gimpel 2016, section 2."""
     return functional.gelu(x, approximate="tanh")
+
+
+BACKWARD = {functional.silu: silu_backward, tanh_gelu: tanh_gelu_backward}
 
 
 class Activation(MegatronModule):

@@ -95,3 +95,8 @@ class GatedActivation(torch.autograd.Function):
 def silu_backward(grad: torch.Tensor, gate: torch.Tensor, out: torch.Tensor) -> None:
     """Gradient of SiLU, into `out`."""
     aten.silu_backward.grad_input(grad, gate, grad_input=out)
+
+
+def tanh_gelu_backward(grad: torch.Tensor, gate: torch.Tensor, out: torch.Tensor) -> None:
+    """Gradient of GELU's tanh approximation, into `out`."""
+    aten.gelu_backward.grad_input(grad, gate, approximate="tanh", grad_input=out)

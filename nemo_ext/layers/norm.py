@@ -6,6 +6,8 @@ whatever the model's dtype (megatron/core/transformer/torch_norm.py, 0.15.3).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch.nn import functional
@@ -42,3 +44,25 @@ class Norm(torch.nn.Module):
             return RmsNorm.apply(hidden, self.weight, self.eps)
         weight = self.weight + 1.0 if self.is_zero_centered else self.weight
         return functional.layer_norm(hidden, self.weight.shape, weight, self.bias, self.eps)
+
+
+class PostNormAdd(torch.nn.Module):
+    """Norm of a sublayer's output, then dropout, then the residual: in a layer spec in the place of `get_bias_dropout_add`.
+
+    There, rather than inside the linear layer before it, that layer stays a plain one, which adapters can be merged into.
+    """
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.norm = Norm(config, config.hidden_size, config.layernorm_epsilon)
+
+    def forward(self, training: bool, fused: bool) -> Callable[..., torch.Tensor]:
+        """Megatron's contract: returns a function of (output, bias or None), residual and dropout rate; all `[seq, batch, hidden]`."""
+        assert not fused, "DecoderConfig switches this fusion off"
+
+        def add(output_with_bias: tuple[torch.Tensor, torch.Tensor | None], residual: torch.Tensor, rate: float) -> torch.Tensor:
+            output, bias = output_with_bias
+            normalised = self.norm(output if bias is None else output + bias)
+            return residual + functional.dropout(normalised, rate, training)
+
+        return add

@@ -19,19 +19,22 @@ from megatron.core.transformer.enums import AttnMaskType
 from megatron.core.transformer.mlp import MLP, MLPSubmodules
 from megatron.core.transformer.spec_utils import ModuleSpec
 from megatron.core.transformer.transformer_block import TransformerBlockSubmodules, get_num_layers_to_build
-from megatron.core.transformer.transformer_config import TransformerConfig
 from megatron.core.transformer.transformer_layer import TransformerLayer, TransformerLayerSubmodules
 
 from nemo_ext.common.errors import ConfigError, VersionError, nearest
 from nemo_ext.layers.activation import Activation
 from nemo_ext.layers.attention import TorchCoreAttention
-from nemo_ext.layers.norm import Norm
+from nemo_ext.layers.local_global import LocalGlobalAttention
+from nemo_ext.layers.norm import Norm, PostNormAdd
+from nemo_ext.layers.one_key_value_head import OneKeyValueHeadLinear
 
 LAYER_SPECS = ("auto", "te", "local")
 # Transformer Engine keeps a norm inside the linear layer that follows it, and its checkpoints name it so.
 TRANSFORMER_ENGINE_KEYS = {
     "input_layernorm.": "self_attention.linear_qkv.layer_norm_",
     "pre_mlp_layernorm.": "mlp.linear_fc1.layer_norm_",
+    "self_attn_bda.norm.": "self_attention.linear_proj.post_layernorm.",
+    "mlp_bda.norm.": "mlp.linear_fc2.post_layernorm.",
 }
 
 logger = logging.getLogger(__name__)
@@ -57,17 +60,18 @@ def resolve_layer_spec(layer_spec: str) -> str:
     return resolved
 
 
-def local_layer_spec(config: TransformerConfig) -> ModuleSpec:
+def local_layer_spec(config: Any) -> ModuleSpec:
     """One decoder layer, norms before attention and MLP, of Megatron's linear layers and our norm and core attention.
 
-    With `config.qk_layernorm`, which also makes Megatron sum these norms' gradients over tp, heads of query and key are normalised.
+    config: a DecoderConfig, which says what else there is. `qk_layernorm` also makes Megatron sum these norms' gradients over tp.
     """
     head_norm = Norm if config.qk_layernorm else None
+    add = ModuleSpec(module=PostNormAdd, params={"config": config}) if config.has_post_norms else get_bias_dropout_add
     attention = ModuleSpec(
-        module=SelfAttention,
+        module=LocalGlobalAttention if config.local_rotary_base else SelfAttention,
         params={"attn_mask_type": AttnMaskType.causal},
         submodules=SelfAttentionSubmodules(
-            linear_qkv=ColumnParallelLinear,
+            linear_qkv=OneKeyValueHeadLinear if config.has_one_key_value_head else ColumnParallelLinear,
             core_attention=TorchCoreAttention,
             linear_proj=RowParallelLinear,
             q_layernorm=head_norm,
@@ -83,10 +87,10 @@ def local_layer_spec(config: TransformerConfig) -> ModuleSpec:
         submodules=TransformerLayerSubmodules(
             input_layernorm=Norm,
             self_attention=attention,
-            self_attn_bda=get_bias_dropout_add,
+            self_attn_bda=add,
             pre_mlp_layernorm=Norm,
             mlp=mlp,
-            mlp_bda=get_bias_dropout_add,
+            mlp_bda=add,
             sharded_state_dict_keys_map=TRANSFORMER_ENGINE_KEYS,
         ),
     )

@@ -1,5 +1,5 @@
-"""What Megatron's tensor parallel layers need besides their weights: marks on parameters, and a softmax over the true
-vocabulary only.
+"""What Megatron's tensor parallel layers need besides their weights: marks on parameters, a softmax over the true
+vocabulary only, scaled embeddings.
 """
 
 from __future__ import annotations
@@ -42,3 +42,12 @@ def mask_padded_vocabulary(output_layer: ColumnParallelLinear, true_vocab_size: 
             logits[..., padding_start:] = torch.finfo(logits.dtype).min
 
     output_layer.register_forward_hook(hide_padding)
+
+
+def scale_embedding(embedding: VocabParallelEmbedding, factor: float) -> None:
+    """Multiply embeddings by `factor`, rounded to their dtype as transformers' Gemma does (55.4256 is 55.5 in bf16)."""
+
+    def scale(module: Any, arguments: Any, output: torch.Tensor) -> torch.Tensor:
+        return output * torch.tensor(factor, dtype=output.dtype)
+
+    embedding.register_forward_hook(scale)

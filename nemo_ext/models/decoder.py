@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import sqrt
 from typing import Any
 
 import torch
@@ -15,8 +16,10 @@ from megatron.core.models.gpt.gpt_model import GPTModel
 from megatron.core.transformer.module import MegatronModule
 from nemo.collections.llm.gpt.model.base import GPTConfig
 
+from nemo_ext.common.errors import ConfigError
+from nemo_ext.layers.local_global import TwoBaseRotary
 from nemo_ext.layers.spec import decoder_block_spec, resolve_layer_spec
-from nemo_ext.layers.tensor_parallel import mark_tensor_parallel, mask_padded_vocabulary
+from nemo_ext.layers.tensor_parallel import mark_tensor_parallel, mask_padded_vocabulary, scale_embedding
 from nemo_ext.models.family import padded_vocab_size
 
 WeightLoader = Callable[[MegatronModule], None]
@@ -30,11 +33,22 @@ class DecoderConfig(GPTConfig):
     layer_spec: auto, te or local; holds the resolved one afterwards.
     weight_loader: called with the built shard of this rank, whose weights are not initialised then. Without one,
         Megatron initialises (differently for each tensor parallel size).
+    has_post_norms: there is a norm after attention and after the MLP, too, before the residual is added.
+    local_rotary_base: rotary base of the layers with a window, if it is another; the global layers' frequencies are then
+        divided by `global_rotary_factor`.
+    has_scaled_embedding: embeddings are multiplied by sqrt(hidden_size).
+    has_one_key_value_head: follows from num_query_groups, which becomes tp, since Megatron wants a multiple of that.
     """
 
     true_vocab_size: int = 0
     layer_spec: str = "auto"
     weight_loader: WeightLoader | None = None
+    num_query_groups: int | None = None
+    has_post_norms: bool = False
+    local_rotary_base: float | None = None
+    global_rotary_factor: float = 1.0
+    has_scaled_embedding: bool = False
+    has_one_key_value_head: bool = False
 
     transformer_layer_spec: Any = decoder_block_spec
 
@@ -48,13 +62,27 @@ class DecoderConfig(GPTConfig):
 
     def __post_init__(self) -> None:
         assert self.true_vocab_size > 0, "a decoder needs true_vocab_size"
-        self.layer_spec = resolve_layer_spec(self.layer_spec)
+        if self.num_query_groups == 1:
+            self.has_one_key_value_head, self.num_query_groups = True, self.tensor_model_parallel_size
+        self.layer_spec = resolve_layer_spec(self._possible_layer_spec())
         self.vocab_size = padded_vocab_size(self.true_vocab_size)
         if self.weight_loader is not None:
             self.perform_initialization = False
         super().__post_init__()
         # The switch that makes Megatron's MLP take the activation of the layer spec, whoever wrote it.
         self.use_te_activation_func = self.layer_spec == "local"
+
+    def _possible_layer_spec(self) -> str:
+        """The layer spec asked for, or `local` where there is no other. Raises ConfigError if `te` is asked for then."""
+        features = {
+            "norms after attention and MLP": self.has_post_norms,
+            "two rotary bases": self.local_rotary_base is not None,
+            "one key/value head": self.has_one_key_value_head,
+        }
+        found = ", ".join(name for name, here in features.items() if here)
+        if found and self.layer_spec == "te":
+            raise ConfigError(f"model.layer_spec=te, but Transformer Engine layers do not have: {found}. Set model.layer_spec=local.")
+        return "local" if found and self.layer_spec == "auto" else self.layer_spec
 
     def configure_model(
         self, tokenizer: Any = None, pre_process: bool | None = None, post_process: bool | None = None, vp_stage: int | None = None
@@ -63,9 +91,23 @@ class DecoderConfig(GPTConfig):
         model = super().configure_model(tokenizer, pre_process, post_process, vp_stage=vp_stage)
         model.to(self.params_dtype)  # Megatron makes learned positions in fp32 whatever the model is in
         mark_tensor_parallel(model)
+        if self.has_scaled_embedding and hasattr(model, "embedding"):
+            scale_embedding(model.embedding.word_embeddings, sqrt(self.hidden_size))
+        if self.local_rotary_base is not None:
+            model.rotary_pos_emb = self._two_base_rotary(self.local_rotary_base)
         if hasattr(model, "output_layer"):
             mask_padded_vocabulary(model.output_layer, self.true_vocab_size)
         if self.weight_loader is not None:
             with torch.no_grad():
                 self.weight_loader(model)
         return model
+
+    def _two_base_rotary(self, local_base: float) -> TwoBaseRotary:
+        return TwoBaseRotary(
+            base=self.rotary_base,
+            local_base=local_base,
+            factor=self.global_rotary_factor,
+            kv_channels=self.kv_channels,
+            rotary_percent=self.rotary_percent,
+            use_cpu_initialization=self.use_cpu_initialization,
+        )

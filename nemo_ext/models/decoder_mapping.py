@@ -9,56 +9,79 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from nemo_ext.convert.rules import ONES, OUTPUT, ZEROS, Rule, concatenated, one, qkv, vocabulary
+from nemo_ext.convert.rules import NORMAL, ONES, OUTPUT, ZEROS, Rule, concatenated, one, qkv, vocabulary
 
 ATTENTION = "decoder.layers.{i}.self_attention."
 MLP = "decoder.layers.{i}.mlp."
 
 
 def llama_like(
-    hf_config: Mapping[str, Any], padded_vocab_size: int, *, qkv_bias: bool = False, query_key_norm: bool = False, prefix: str = "model."
+    hf_config: Mapping[str, Any],
+    padded_vocab_size: int,
+    *,
+    qkv_bias: bool = False,
+    query_key_norm: bool = False,
+    gemma_norms: bool = False,
+    prefix: str = "model.",
 ) -> list[Rule]:
     """Rules of a decoder with RMSNorm, rotary positions, grouped queries and a gated MLP.
 
     qkv_bias: the query, key and value projections have biases (Qwen1.5, Qwen2, Qwen2.5).
     query_key_norm: each head of query and key is normalised (Qwen3, Gemma 3).
+    gemma_norms: there are norms after attention and MLP, too, and all norms hold the distance from 1 (Gemma 3).
     prefix: what stands before the decoder's tensor names in the Hugging Face files.
     """
     hidden, vocab = hf_config["hidden_size"], hf_config["vocab_size"]
-    layer = prefix + "layers.{i}."
+    layer, norm = prefix + "layers.{i}.", ZEROS if gemma_norms else ONES
+    before_mlp = "pre_feedforward_layernorm" if gemma_norms else "post_attention_layernorm"
     rules = [
         vocabulary("embedding.word_embeddings.weight", prefix + "embed_tokens.weight", vocab, padded_vocab_size, (hidden,)),
-        *_attention(hf_config, layer + "self_attn.", qkv_bias, query_key_norm),
+        *_attention(hf_config, layer + "self_attn.", qkv_bias),
         *_mlp(hf_config, layer + "mlp."),
-        one(ATTENTION + "linear_qkv.layer_norm_weight", layer + "input_layernorm.weight", (hidden,), initial=ONES),
-        one(MLP + "linear_fc1.layer_norm_weight", layer + "post_attention_layernorm.weight", (hidden,), initial=ONES),
-        one("decoder.final_layernorm.weight", prefix + "norm.weight", (hidden,), initial=ONES),
+        one(ATTENTION + "linear_qkv.layer_norm_weight", layer + "input_layernorm.weight", (hidden,), initial=norm),
+        one(MLP + "linear_fc1.layer_norm_weight", f"{layer}{before_mlp}.weight", (hidden,), initial=norm),
+        one("decoder.final_layernorm.weight", prefix + "norm.weight", (hidden,), initial=norm),
     ]
+    if query_key_norm:
+        names = {f"{ATTENTION}{kind}_layernorm.weight": f"{layer}self_attn.{kind}_norm.weight" for kind in ("q", "k")}
+        rules += [one(key, name, (_heads(hf_config)["head_dim"],), initial=norm) for key, name in names.items()]
+    if gemma_norms:
+        rules += [
+            one(ATTENTION + "linear_proj.post_layernorm.weight", layer + "post_attention_layernorm.weight", (hidden,), initial=norm),
+            one(MLP + "linear_fc2.post_layernorm.weight", layer + "post_feedforward_layernorm.weight", (hidden,), initial=norm),
+        ]
     if not hf_config.get("tie_word_embeddings", False):
         rules.append(vocabulary("output_layer.weight", "lm_head.weight", vocab, padded_vocab_size, (hidden,)))
     return rules
 
 
-def _attention(hf_config: Mapping[str, Any], prefix: str, qkv_bias: bool, query_key_norm: bool) -> list[Rule]:
-    hidden, heads = hf_config["hidden_size"], hf_config["num_attention_heads"]
-    groups = hf_config.get("num_key_value_heads") or heads
-    head_dim = hf_config.get("head_dim") or hidden // heads
-    sizes = {"heads": heads, "groups": groups, "head_dim": head_dim}
+def _heads(hf_config: Mapping[str, Any]) -> dict[str, Any]:
+    heads = hf_config["num_attention_heads"]
+    head_dim = hf_config.get("head_dim") or hf_config["hidden_size"] // heads
+    return {"heads": heads, "groups": hf_config.get("num_key_value_heads") or heads, "head_dim": head_dim}
+
+
+def _attention(hf_config: Mapping[str, Any], prefix: str, qkv_bias: bool) -> list[Rule]:
+    hidden, sizes = hf_config["hidden_size"], _heads(hf_config)
+    query_size = sizes["heads"] * sizes["head_dim"]
     rules = [
-        qkv(ATTENTION + "linear_qkv.weight", _qkv_names(prefix, "weight"), tail=(hidden,), **sizes),
-        one(ATTENTION + "linear_proj.weight", prefix + "o_proj.weight", (hidden, heads * head_dim), initial=OUTPUT),
+        *_query_key_value(prefix, "weight", sizes, (hidden,), NORMAL),
+        one(ATTENTION + "linear_proj.weight", prefix + "o_proj.weight", (hidden, query_size), initial=OUTPUT),
     ]
     if qkv_bias:
-        rules.append(qkv(ATTENTION + "linear_qkv.bias", _qkv_names(prefix, "bias"), initial=ZEROS, **sizes))
-    if query_key_norm:
-        rules += [
-            one(f"{ATTENTION}{kind}_layernorm.weight", f"{prefix}{kind}_norm.weight", (head_dim,), initial=ONES) for kind in ("q", "k")
-        ]
+        rules += _query_key_value(prefix, "bias", sizes, (), ZEROS)
     return rules
 
 
-def _qkv_names(prefix: str, kind: str) -> tuple[str, str, str]:
-    return f"{prefix}q_proj.{kind}", f"{prefix}k_proj.{kind}", f"{prefix}v_proj.{kind}"
+def _query_key_value(prefix: str, kind: str, sizes: dict[str, Any], tail: tuple[int, ...], initial: str) -> list[Rule]:
+    """One fused tensor; with a single key/value head two, because that head is not split over tensor parallel ranks."""
+    query, key, value = (f"{prefix}{name}_proj.{kind}" for name in "qkv")
+    if sizes["groups"] > 1:
+        return [qkv(f"{ATTENTION}linear_qkv.{kind}", (query, key, value), tail=tail, initial=initial, **sizes)]
+    return [
+        one(f"{ATTENTION}linear_qkv.{kind}", query, (sizes["heads"] * sizes["head_dim"], *tail), initial=initial),
+        concatenated(f"{ATTENTION}linear_qkv.kv_{kind}", (key, value), sizes["head_dim"], tail, initial=initial),
+    ]
 
 
 def _mlp(hf_config: Mapping[str, Any], prefix: str) -> list[Rule]:

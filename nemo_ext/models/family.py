@@ -7,7 +7,7 @@ as a plain dict, is the single source of the architecture; Megatron's config is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,7 @@ FAMILIES = Registry(
     "model family",
     "sibol.models",
     {
+        "gemma3": "nemo_ext.models.gemma3.presets:FAMILY",
         "gpt2": "nemo_ext.models.gpt2.presets:FAMILY",
         "llama": "nemo_ext.models.llama.presets:FAMILY",
         "qwen2": "nemo_ext.models.qwen2.presets:FAMILY",
@@ -36,6 +37,8 @@ class ModelFamily:
     refuse_unexpressible: `(hf_config) -> None`; raises ConversionError for any field of the Hugging Face config that
         Megatron would not compute as transformers does. Needs no torch; `megatron_config` calls it too.
     mapping: `(hf_config, padded_vocab_size) -> list[Rule]`.
+    normal_form: a config.json's content -> the config that a run keeps: of a multimodal model the text part, and with the fields
+        that the rest of the program asks for.
     """
 
     name: str
@@ -45,6 +48,7 @@ class ModelFamily:
     refuse_unexpressible: str
     mapping: str
     free_fields: frozenset[str] = field(default_factory=frozenset)
+    normal_form: Callable[[Mapping[str, Any]], dict[str, Any]] = dict
 
     def hf_config(self, preset: str, overrides: Mapping[str, Any], vocab_size: int | None = None) -> dict[str, Any]:
         """Hugging Face config of a preset with `overrides` applied and, if given, the tokenizer's `vocab_size`.

@@ -53,7 +53,7 @@ def llama_like_config(hf_config: Mapping[str, Any], **fields: Any) -> DecoderCon
 
 def refuse_unlike_llama(hf_config: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
     """Raise ConversionError unless the sizes are there and fit, and every field of `expected` has that value or is absent."""
-    for name, value in {**expected, "quantization_config": None}.items():
+    for name, value in {**expected, "quantization_config": None, "rope_parameters": None}.items():
         expect(hf_config, name, value)
     require_sizes(hf_config, REQUIRED_SIZES)
     heads, hidden = hf_config["num_attention_heads"], hf_config["hidden_size"]

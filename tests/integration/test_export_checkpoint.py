@@ -21,7 +21,7 @@ from nemo_ext.convert.reader import SafetensorsReader
 from recipes.cli.export import export
 from tests.support.megatron_checkpoints import save_hf_weights
 from tests.support.ranks import run_ranks
-from tests.support.tiny_models import GPT2, LLAMA, QWEN2, QWEN3, random_hf_model, token_batch
+from tests.support.tiny_models import GEMMA3, GPT2, LLAMA, QWEN2, QWEN3, random_hf_model, token_batch
 
 SMALL: dict[str, Any] = {**QWEN2, "num_hidden_layers": 4, "bos_token_id": 1, "eos_token_id": 2}
 TIED = {**SMALL, "tie_word_embeddings": True}
@@ -64,6 +64,8 @@ def same_bits(one: Path, other: Path) -> bool:
         (TIED, 1, 2, "bfloat16", False),
         (SMALL, 1, 2, "float32", True),
         (QWEN3, 2, 1, "bfloat16", False),
+        (GEMMA3, 1, 2, "float32", False),
+        ({**GEMMA3, "num_key_value_heads": 1}, 2, 1, "bfloat16", True),
         (LLAMA, 1, 2, "bfloat16", False),
         (GPT2, 2, 1, "float32", False),
         (GPT2, 1, 2, "bfloat16", True),

@@ -83,11 +83,14 @@ def test_dry_run_says_what_would_run_and_writes_nothing(dataset: Path, tmp_path:
     [
         (["parallel.tp=3"], "4 attention heads are not divisible by parallel.tp=3"),
         (["parallel.pp=3"], "4 layers are not divisible by parallel.pp=3"),
-        (["model.overrides.num_key_value_heads=1", "parallel.tp=2"], "1 key/value heads are not divisible by parallel.tp=2"),
+        (
+            ["model.overrides={num_attention_heads: 6, num_key_value_heads: 3, head_dim: 16}", "parallel.tp=2"],
+            "3 key/value heads are not divisible by parallel.tp=2",
+        ),
         (["train.global_batch_size=3", "train.micro_batch_size=2"], "is not divisible by micro_batch_size"),
         (["model.overrides.hiden_size=3"], "has no such field. Did you mean 'hidden_size'?"),
         (["model.preset=tinny"], "has no preset 'tinny'. Did you mean 'tiny'"),
-        (["model.family=qwen3"], "Unknown model family 'qwen3'. Did you mean 'qwen2'"),
+        (["model.family=qwem2"], "Unknown model family 'qwem2'. Did you mean 'qwen2'"),
         (["data.task=pretrian"], "Unknown task 'pretrian'. Did you mean 'pretrain'?"),
     ],
 )

@@ -9,10 +9,19 @@ import pytest
 import torch
 
 from tests.support.ranks import run_ranks
-from tests.support.tiny_models import GPT2, LLAMA, QWEN2, QWEN3, build_model, start_megatron, token_batch, write_random_hf_model
+from tests.support.tiny_models import GEMMA3, GPT2, LLAMA, QWEN2, QWEN3, build_model, start_megatron, token_batch, write_random_hf_model
 
 LENGTH, MICRO_BATCHES = 48, 2
 MODELS = {
+    "gemma3": GEMMA3,
+    "gemma3, one key/value head, window longer than the sequence": {**GEMMA3, "num_key_value_heads": 1, "sliding_window": 100},
+    "gemma3, untied, window of two, one kind of layer": {
+        **GEMMA3,
+        "tie_word_embeddings": False,
+        "sliding_window": 2,
+        "rope_scaling": None,
+        "layer_types": ["sliding_attention"] * 6,
+    },
     "qwen2, tied": {**QWEN2, "tie_word_embeddings": True},
     "qwen2, untied, heads wider than hidden size / heads": {**QWEN2, "head_dim": 24},
     "llama": LLAMA,
@@ -116,14 +125,14 @@ def gradient_errors(model: Any, expected: Any) -> dict[str, float]:
 
 @pytest.fixture(scope="module", params=MODELS)
 def reference(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    folder = str(tmp_path_factory.mktemp("reference"))
-    hf_config = MODELS[request.param]
-    return {"folder": folder, "hf_config": hf_config, **run_ranks(1, write_reference, folder, hf_config)[0]}
+    return reference_of(MODELS[request.param], tmp_path_factory.mktemp("reference"))
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_training_step_equals_that_of_transformers(reference: dict[str, Any], layout: str):
-    tp, pp, sequence_parallel = LAYOUTS[layout]
+def reference_of(hf_config: dict[str, Any], folder: Path) -> dict[str, Any]:
+    return {"folder": str(folder), "hf_config": hf_config, **run_ranks(1, write_reference, str(folder), hf_config)[0]}
+
+
+def compare(reference: dict[str, Any], tp: int, pp: int, sequence_parallel: bool) -> None:
     results = run_ranks(tp * pp, train_once, reference["folder"], reference["hf_config"], tp, pp, sequence_parallel)
     last_stage = [result for result in results if result["is_last_stage"]]
     logits = torch.cat([result["logits"] for result in last_stage], dim=-1)
@@ -135,3 +144,13 @@ def test_a_training_step_equals_that_of_transformers(reference: dict[str, Any], 
     assert last_stage[0]["loss"] == pytest.approx(reference["loss"], abs=2e-6)
     assert worst[0] < 2e-5, worst
     assert all(result["norm"] == pytest.approx(reference["norm"], rel=1e-5) for result in results)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_training_step_equals_that_of_transformers(reference: dict[str, Any], layout: str):
+    compare(reference, *LAYOUTS[layout])
+
+
+@pytest.mark.parametrize("hf_config", [{**GEMMA3, "num_key_value_heads": 1}, {**QWEN2, "num_key_value_heads": 1}], ids=["gemma3", "qwen2"])
+def test_one_key_value_head_serves_four_tensor_parallel_ranks(hf_config: dict[str, Any], tmp_path: Path):
+    compare(reference_of(hf_config, tmp_path), 4, 1, sequence_parallel=True)

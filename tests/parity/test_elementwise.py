@@ -9,10 +9,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.nn import functional
 
 from nemo_ext.backend import repairs
-from nemo_ext.layers.elementwise import GatedActivation, RmsNorm, Rotary, silu_backward
+from nemo_ext.layers.activation import BACKWARD
+from nemo_ext.layers.elementwise import GatedActivation, RmsNorm, Rotary
 
 SHAPES = st.tuples(st.integers(1, 5), st.integers(1, 3), st.integers(1, 4), st.integers(1, 9))
 
@@ -29,9 +29,9 @@ def formula_rotary(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> tor
     return x * torch.cat((cos, cos), dim=-1) + torch.cat((-second, first), dim=-1) * torch.cat((sin, sin), dim=-1)
 
 
-def formula_gated(x: torch.Tensor) -> torch.Tensor:
+def formula_gated(x: torch.Tensor, activation: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
     gate, up = x.chunk(2, dim=-1)
-    return functional.silu(gate) * up
+    return activation(gate) * up
 
 
 def outcome(operation: Callable[..., torch.Tensor], *inputs: torch.Tensor) -> list[torch.Tensor]:
@@ -65,11 +65,14 @@ def test_rms_norm_rounds_bfloat16_where_the_formula_does() -> None:
     assert [part.dtype for part in ours] == [torch.bfloat16] * 3
 
 
-@given(SHAPES, st.integers(0, 2**31))
-def test_gated_activation_and_its_gradient_are_those_of_the_formula(shape: tuple[int, ...], seed: int) -> None:
+@given(SHAPES, st.integers(0, 2**31), st.sampled_from(list(BACKWARD)))
+def test_gated_activation_and_its_gradient_are_those_of_the_formula(
+    shape: tuple[int, ...], seed: int, activation: Callable[[torch.Tensor], torch.Tensor]
+) -> None:
     torch.manual_seed(seed)
     x = torch.randn(*shape[:-1], 2 * shape[-1])
-    assert_same(outcome(lambda x: GatedActivation.apply(x, functional.silu, silu_backward), x), outcome(formula_gated, x), 1e-6)
+    ours = outcome(lambda x: GatedActivation.apply(x, activation, BACKWARD[activation]), x)
+    assert_same(ours, outcome(lambda x: formula_gated(x, activation), x), 1e-6)
 
 
 @given(SHAPES, st.integers(0, 2**31))

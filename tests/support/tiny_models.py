@@ -47,6 +47,31 @@ QWEN3: dict[str, Any] = {
     "use_sliding_window": False,
 }
 
+# Windows of 8 in two of three layers, a softmax scale that is not 1 / sqrt(head size), a scaled global rotary embedding.
+GEMMA3: dict[str, Any] = {
+    "architectures": ["Gemma3ForCausalLM"],
+    "model_type": "gemma3_text",
+    "vocab_size": 203,
+    "hidden_size": 72,
+    "intermediate_size": 112,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 20,
+    "max_position_embeddings": 128,
+    "hidden_activation": "gelu_pytorch_tanh",
+    "initializer_range": 0.05,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 1000000.0,
+    "rope_local_base_freq": 10000.0,
+    "rope_scaling": {"rope_type": "linear", "factor": 4.0},
+    "query_pre_attn_scalar": 28,
+    "sliding_window": 8,
+    "layer_types": ["sliding_attention", "sliding_attention", "full_attention"] * 2,
+    "tie_word_embeddings": True,
+    "pad_token_id": None,
+}
+
 # The same difficulties, no two sizes alike, and heads that together are wider than the hidden size.
 LLAMA: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],
@@ -94,9 +119,9 @@ def random_hf_model(hf_config: Mapping[str, Any], seed: int = 0) -> Any:
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(config, attn_implementation="eager", torch_dtype=torch.float32).eval()
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
+        for parameter in model.parameters():
             if parameter.dim() == 1:
-                parameter.normal_(1.0 if name.endswith("weight") else 0.0, 0.2)  # the weights of norms; biases
+                parameter.normal_(parameter.mean().item(), 0.2)  # norms and biases, around what they start at
     return model
 
 

@@ -12,13 +12,18 @@ import pytest
 from nemo_ext.convert.rules import Table, layer_count
 from nemo_ext.models.family import FAMILIES, family_of
 
-PRESETS = [(name, preset) for name in ("gpt2", "llama", "qwen3") for preset in FAMILIES.get(name).presets]
+PRESETS = [(name, preset) for name in ("gemma3", "gpt2", "llama", "qwen3") for preset in FAMILIES.get(name).presets]
 # Our own are named after their size, the published ones have what their model cards at huggingface.co say.
 PARAMETERS = {
     ("llama", "10m"): 10e6,
     ("llama", "30m"): 30e6,
     ("llama", "124m"): 124e6,
     ("llama", "stochastok-47m"): 47e6,
+    ("gemma3", "270m"): 0.268e9,
+    ("gemma3", "1b"): 1.000e9,
+    ("gemma3", "4b"): 3.880e9,
+    ("gemma3", "12b"): 11.77e9,
+    ("gemma3", "27b"): 27.01e9,
     ("qwen3", "0.6b"): 0.596e9,
     ("qwen3", "1.7b"): 1.72e9,
     ("qwen3", "4b"): 4.02e9,

@@ -18,6 +18,17 @@ REFUSED: dict[str, list[tuple[str, Any]]] = {
         ("num_key_value_heads", 3),
         ("intermediate_size", None),
     ],
+    "gemma3": [
+        ("final_logit_softcapping", 30.0),
+        ("attn_logit_softcapping", 50.0),
+        ("use_bidirectional_attention", True),
+        ("hidden_activation", "gelu"),
+        ("rope_scaling", {"rope_type": "yarn", "factor": 4.0}),
+        ("rope_parameters", {"full_attention": {"rope_theta": 5.0}}),
+        ("layer_types", ["full_attention"] * 3),
+        ("layer_types", ["chunked_attention"] * 4),
+        ("sliding_window", None),
+    ],
     "qwen3": [
         ("attention_bias", True),
         ("rope_scaling", {"rope_type": "yarn", "factor": 4.0}),
