@@ -131,7 +131,7 @@ def _split(path: Path, name: str, entry: Mapping[str, Any]) -> SplitInfo:
 def _check_dataset(info: DatasetInfo, verify_contents: bool) -> None:
     if "train" not in info.splits:
         raise DataError(f"{info.path} has no train split (found: {', '.join(info.splits) or 'none'}). {PREPARE_AGAIN}")
-    if not (info.tokenizer_dir / "tokenizer.json").is_file():
+    if not any((info.tokenizer_dir / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
         raise DataError(f"{info.path} has lost its tokenizer: {info.tokenizer_dir / 'tokenizer.json'} is missing. {PREPARE_AGAIN}")
     for split in info.splits.values():
         _check_file(Path(split.prefix + ".bin"), split.bin_bytes, split.bin_sha256 if verify_contents else None)

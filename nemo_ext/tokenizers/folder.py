@@ -27,7 +27,17 @@ TOKENIZER_FILES = (
     "chat_template.jinja",
     "chat_template.json",
 )
+SENTENCEPIECE_FILES = ("tokenizer.model", "spiece.model")
 SPECIAL_ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
+
+def sentencepiece_model(path: Path) -> Path | None:
+    """The sentencepiece model that `path` stands for: a .model file itself, or that of a folder without tokenizer.json; else None."""
+    if path.suffix == ".model" and path.is_file():
+        return path
+    if (path / "tokenizer.json").is_file():
+        return None
+    return next((path / name for name in SENTENCEPIECE_FILES if (path / name).is_file()), None)
 
 
 def read_tokenizer_json(folder: Path) -> dict[str, Any]:

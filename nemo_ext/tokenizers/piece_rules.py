@@ -6,7 +6,7 @@ that is its own rule, for unigram models a stand-in for their search.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,18 +47,19 @@ def rules_of_json(parsed: Mapping[str, Any], vocabulary: Mapping[str, int], spel
     rule = pretoken_rule(parsed.get("pre_tokenizer"))
     pairs = (merge.split(" ", 1) if isinstance(merge, str) else merge for merge in model.get("merges", ()))
     merges = [(vocabulary[left], vocabulary[right], vocabulary[left + right]) for left, right in pairs]
+    triples = np.array(merges, dtype=np.uint64).reshape(-1, 3)
+    ranks = np.arange(len(triples), dtype=np.uint64)
     byte_level = any(step["type"] == "ByteLevel" for step in decoder_steps(parsed.get("decoder")))
-    return make_rules(spelling, rule, merges, bool(model.get("ignore_merges")), byte_level)
+    return make_rules(spelling, rule, triples, ranks, bool(model.get("ignore_merges")), byte_level)
 
 
 def make_rules(
-    spelling: Spelling, rule: PretokenRule, merges: Iterable[tuple[int, int, int]], whole: bool, starts_from_bytes: bool
+    spelling: Spelling, rule: PretokenRule, merges: NDArray[np.uint64], ranks: NDArray[np.uint64], whole: bool, starts_from_bytes: bool
 ) -> PieceRules:
-    """The arrays for `merges`, (left, right, merged) ids in order of rank."""
-    triples = np.array(list(merges), dtype=np.uint64).reshape(-1, 3)
-    size = 1 << (2 * len(triples)).bit_length() if len(triples) else 0
+    """The arrays for `merges` [merges, 3], (left, right, merged) ids, and their ranks; merges of equal rank go from left to right."""
+    size = 1 << (2 * len(merges)).bit_length() if len(merges) else 0
     keys, values = np.zeros(size, dtype=np.uint64), np.zeros(size, dtype=np.uint64)
-    enter_merges(((triples[:, 0] + ONE) << HALF) | triples[:, 1], triples[:, 2].copy(), keys, values)
+    enter_merges(((merges[:, 0] + ONE) << HALF) | merges[:, 1], (ranks << HALF) | merges[:, 2], keys, values)
     joinable = np.full((256, 256), whole and rule.pattern != NO_CUTS)
     byte_ids = np.full(256, -1, dtype=np.int64)
     if starts_from_bytes:
@@ -69,15 +70,14 @@ def make_rules(
 
 @compiled
 def enter_merges(pairs: NDArray[np.uint64], merged: NDArray[np.uint64], keys: NDArray[np.uint64], values: NDArray[np.uint64]) -> None:
-    """Enter every pair into the hash table; the first of two equal pairs has the better rank and stays."""
+    """Enter every pair into the hash table; of two equal pairs the first stays."""
     mask = np.uint64(len(keys) - 1)
-    for rank in range(len(pairs)):
-        place = mixed(pairs[rank]) & mask
-        while keys[place] and keys[place] != pairs[rank]:
-            place = (place + np.uint64(1)) & mask
+    for number in range(len(pairs)):
+        place = mixed(pairs[number]) & mask
+        while keys[place] and keys[place] != pairs[number]:
+            place = (place + ONE) & mask
         if not keys[place]:
-            keys[place] = pairs[rank]
-            values[place] = (np.uint64(rank) << HALF) | merged[rank]
+            keys[place], values[place] = pairs[number], merged[number]
 
 
 @compiled

@@ -114,8 +114,16 @@ class TextTokenizer:
 
 
 def load(path: Path | str) -> TextTokenizer:
-    """Open a Hugging Face tokenizer folder. Raises DataError when it is missing, damaged or cannot end a document."""
+    """Open a Hugging Face tokenizer folder, or a sentencepiece model: a .model file, or a folder with one and no tokenizer.json.
+
+    Raises DataError when it is missing, damaged or cannot end a document.
+    """
     path = Path(path)
+    model = tokenizer_folder.sentencepiece_model(path)
+    if model is not None:
+        from nemo_ext.tokenizers.sentencepiece_model import SentencePieceTokenizer  # brings sentencepiece, which few need
+
+        return SentencePieceTokenizer(path, model)
     parsed = tokenizer_folder.read_tokenizer_json(path)
     tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
     tokenizer.no_truncation()  # a saved truncation would cut documents silently

@@ -51,10 +51,36 @@ def write_folder(folder: Path, parsed: dict[str, object], settings: dict[str, st
     return load(folder)
 
 
+def sentencepiece_tokenizer(folder: Path, kind: str = "bpe") -> TextTokenizer:
+    """A sentencepiece .model file with byte fallback, as Llama 2 has it; `kind` is bpe or unigram."""
+    import sentencepiece
+
+    folder.mkdir(parents=True)
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(line for text in TEXTS for line in text.splitlines()),
+        model_prefix=str(folder / "small"),
+        vocab_size=KIND_VOCABULARY,
+        model_type=kind,
+        byte_fallback=True,
+        character_coverage=0.99,
+        user_defined_symbols=["<number>"],
+        hard_vocab_limit=False,  # a unigram model may find fewer pieces
+        minloglevel=2,
+    )
+    return load(folder / "small.model")
+
+
+def unigram_tokenizer(folder: Path) -> TextTokenizer:
+    """A sentencepiece unigram model."""
+    return sentencepiece_tokenizer(folder, "unigram")
+
+
 KINDS: dict[str, Callable[[Path], TextTokenizer]] = {
     "byte-level": small_tokenizer,
     "metaspace": metaspace_tokenizer,
     "word-piece": word_piece_tokenizer,
+    "sentencepiece": sentencepiece_tokenizer,
+    "unigram": unigram_tokenizer,
 }
 
 

@@ -153,7 +153,18 @@ def test_tokens_that_are_not_text_are_neither_split_nor_made(tokenizer: TextToke
     texts = [tokenizer.token_text(token) for token in np.flatnonzero(~tokenizer.spelling.ordinary)]
     assert {tokenizer.token_text(tokenizer.eod_id)} <= set(texts)
     byte_tokens = {f"<0x{byte:02X}>" for byte in range(256)}
-    assert set(texts) - byte_tokens <= {"<|endoftext|>", "<unk>", "<eos>", "[UNK]", "[SEP]", "[CLS]", "[unused1]"}
+    assert set(texts) - byte_tokens <= {
+        "<|endoftext|>",
+        "<unk>",
+        "<eos>",
+        "[UNK]",
+        "[SEP]",
+        "[CLS]",
+        "[unused1]",
+        "<s>",
+        "</s>",
+        "<number>",
+    }
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty", "fields"])
