@@ -68,8 +68,10 @@ class DecoderConfig(GPTConfig):
         self.vocab_size = padded_vocab_size(self.true_vocab_size)
         if self.weight_loader is not None:
             self.perform_initialization = False
+        # The switch that makes Megatron's MLP take the activation of the layer spec, whoever wrote it. Off while Megatron checks
+        # the config, each time anew (NeMo has it checked twice), because it would allow Transformer Engine's activations only.
+        self.use_te_activation_func = False
         super().__post_init__()
-        # The switch that makes Megatron's MLP take the activation of the layer spec, whoever wrote it.
         self.use_te_activation_func = self.layer_spec == "local"
 
     def _possible_layer_spec(self) -> str:

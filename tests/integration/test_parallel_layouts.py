@@ -43,5 +43,17 @@ def test_twenty_steps_have_the_losses_of_a_single_rank_to_1e_5(
     assert lines[0]["weights"]["fingerprint"] == single_rank[0]["weights"]["fingerprint"]
 
 
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_every_family_has_the_losses_of_a_single_rank_when_it_is_split(family: str, dataset: Path, tmp_path: Path) -> None:
+    split = ["parallel.tp=2", "parallel.pp=2", "parallel.sequence_parallel=true"]
+    one, four = (
+        train_on_ranks(ranks, small_run(tmp_path / str(ranks), dataset, *overrides, family=family))
+        for ranks, overrides in ((1, []), (4, split))
+    )
+    assert len(losses(four)) == 20
+    assert losses(four) == pytest.approx(losses(one), abs=1e-5, rel=0)
+    assert losses(one)[-1] < losses(one)[0] - 0.2
+
+
 def test_the_loss_falls(single_rank: list[dict[str, Any]]) -> None:
     assert losses(single_rank)[-1] < losses(single_rank)[0] - 0.2

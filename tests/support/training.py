@@ -11,18 +11,29 @@ from typing import Any
 
 from nemo_ext.config import RunConfig, apply_overrides, to_yaml
 from nemo_ext.engine.launch import free_port
+from nemo_ext.models.family import FAMILIES
 from tests.support.ranks import run_ranks
 
 # What must be the same to the last bit between an interrupted run and one that was not.
 EXACT_KEYS = ("step", "loss", "grad_norm", "learning_rate", "consumed_samples", "validation_loss", "validation_bits_per_byte")
 
 
-def small_run(folder: Path, dataset: Path, *overrides: str) -> RunConfig:
+# Settings that make a preset of each family small.
+SMALL_MODELS = {
+    "gpt2": "{n_embd: 64, n_inner: 96, n_layer: 4, n_head: 4}",
+    "llama": "{hidden_size: 64, intermediate_size: 96, num_hidden_layers: 4, num_attention_heads: 4, num_key_value_heads: 2}",
+    "qwen2": "{hidden_size: 64, intermediate_size: 96, num_hidden_layers: 4, num_attention_heads: 4, num_key_value_heads: 2}",
+}
+
+
+def small_run(folder: Path, dataset: Path, *overrides: str, family: str = "qwen2") -> RunConfig:
     """A 20-step run of a 4-layer model with a batch of 4 sequences of 32 tokens."""
     base = [
+        f"model.family={family}",
+        f"model.preset={next(iter(FAMILIES.get(family).presets))}",
+        f"model.overrides={SMALL_MODELS[family]}",
         f"output_dir={folder}",
         f"data.path={dataset}",
-        "model.overrides={hidden_size: 64, intermediate_size: 96, num_hidden_layers: 4, num_attention_heads: 4, num_key_value_heads: 2}",
         "train.max_steps=20",
         "train.seq_length=32",
         "train.global_batch_size=4",
