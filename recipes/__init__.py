@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 RECIPES = {
     "demo": "recipes.demo:demo",
     "course_10m": "recipes.course:course_10m",
+    "course_30m": "recipes.course:course_30m",
     "course_100m": "recipes.course:course_100m",
+    "stochastok_47m": "recipes.course:stochastok_47m",
     "continue_pretraining": "recipes.continue_pretraining:continue_pretraining",
     "survey_14b_pretraining": "recipes.continue_pretraining:survey_14b_pretraining",
     "early_modern_72b": "recipes.continue_pretraining:early_modern_72b",

@@ -32,3 +32,30 @@ def course_100m() -> RunConfig:
         optimizer=replace(base.optimizer, learning_rate=6e-4),
         schedule=replace(base.schedule, warmup_steps=1000, min_learning_rate=6e-5),
     )
+
+
+def course_30m() -> RunConfig:
+    """A 30 M parameter decoder of the Llama architecture from scratch on one GPU, in bf16."""
+    base = course_10m()
+    return replace(
+        base,
+        name="course_30m",
+        output_dir="runs/course_30m",
+        model=ModelConfig(family="llama", preset="30m"),
+        train=replace(base.train, max_steps=5000, global_batch_size=64, micro_batch_size=16, precision="bf16-mixed"),
+        schedule=replace(base.schedule, warmup_steps=250),
+    )
+
+
+def stochastok_47m() -> RunConfig:
+    """The StochasTok paper's 47 M parameter decoder from scratch, with its batch, schedule and dropout."""
+    # Source: arXiv:2506.01687 and the configs of https://github.com/anyasims/stochastok at 7061534
+    return RunConfig(
+        name="stochastok_47m",
+        output_dir="runs/stochastok_47m",
+        model=ModelConfig(family="llama", preset="stochastok-47m", attention_dropout=0.1, hidden_dropout=0.1),
+        train=TrainConfig(max_steps=30_000, seq_length=512, global_batch_size=480, micro_batch_size=60, precision="bf16-mixed"),
+        optimizer=OptimizerConfig(learning_rate=6e-4, weight_decay=0.1),
+        schedule=ScheduleConfig(kind="cosine", warmup_steps=5000, min_learning_rate=6e-5),
+        validation=ValidationConfig(every_steps=1000, batches=8),
+    )

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from nemo_ext.common.dataset import open_dataset
+from nemo_ext.config import ModelConfig
 from nemo_ext.convert.export import export_run
 from nemo_ext.convert.reader import SafetensorsReader
 from nemo_ext.convert.stream import write_hf_weights
 from nemo_ext.models.family import family_of
+from nemo_ext.tokenizers import load
 from tests.support.megatron_checkpoints import seeded_weights
+from tests.support.tiny_models import GPT2, random_hf_model
 from tests.support.training import small_run, train_on_ranks
 
 
@@ -34,6 +38,25 @@ def test_trained_run_becomes_a_model_that_transformers_loads(ranks: int, setting
     tokenizer, model = AutoTokenizer.from_pretrained(tmp_path / "out"), AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     tokens = tokenizer("The assignment statement", return_tensors="pt")
     assert model.generate(**tokens, max_new_tokens=2).shape[1] == tokens["input_ids"].shape[1] + 2
+
+
+def test_a_gpt2_with_more_positions_than_the_run_needs_is_continued_in_bf16_and_exported_whole(dataset: Path, tmp_path: Path) -> None:
+    from transformers import GPT2Model
+
+    data = open_dataset(dataset)
+    hf_config = {**GPT2, "vocab_size": data.vocab_size, "embd_pdrop": 0.1, "resid_pdrop": 0.1, "attn_pdrop": 0.1}
+    # Saved from the bare decoder, hence without `transformer.` before its names, as openai-community/gpt2 is.
+    GPT2Model(random_hf_model(hf_config).config).save_pretrained(tmp_path / "model")
+    config_file = tmp_path / "model" / "config.json"
+    config_file.write_text(json.dumps({**json.loads(config_file.read_text()), "architectures": ["GPT2LMHeadModel"]}))
+    load(data.tokenizer_dir).copy(tmp_path / "model")
+    settings = ["train.max_steps=3", "schedule.warmup_steps=1", "train.precision=bf16-mixed", "parallel.tp=2"]
+    config = small_run(tmp_path / "run", dataset, *settings)
+    train_on_ranks(2, replace(config, model=ModelConfig(init_from=str(tmp_path / "model"))))
+    report = export_run(tmp_path / "run", tmp_path / "out")
+    assert report.verification is not None
+    assert report.verification["max_abs_difference"] < 1e-5
+    assert SafetensorsReader(tmp_path / "out").stored("transformer.wpe.weight").shape == (GPT2["n_positions"], GPT2["n_embd"])
 
 
 def test_baseline_is_the_model_that_training_started_from(dataset: Path, tmp_path: Path) -> None:
