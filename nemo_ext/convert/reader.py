@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -24,6 +25,9 @@ SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 ELEMENT_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 FLOATS = ("F64", "F32", "F16", "BF16")
+# What multimodal checkpoints put before the language model's names, as transformers 4 and 5 write them -> what belongs there.
+LANGUAGE_MODEL = {"language_model.": "", "model.language_model.": "model."}
+OTHER_PARTS = ("vision_tower", "multi_modal_projector")
 _LARGEST_HEADER_BYTES = 100_000_000  # the safetensors library's own limit
 
 
@@ -120,6 +124,25 @@ class SafetensorsReader:
     def add_prefix(self, prefix: str) -> None:
         """Know every tensor that lacks `prefix` by its name with it."""
         self.tensors = {name if name.startswith(prefix) else prefix + name: stored for name, stored in self.tensors.items()}
+
+    def keep_language_model(self) -> dict[str, int]:
+        """Of a multimodal checkpoint keep the language model, under its own names; returns how many tensors of which other part went.
+
+        Any other checkpoint, and a tensor of no known part, stays as it is.
+        """
+        prefix = next((prefix for prefix in LANGUAGE_MODEL if any(name.startswith(prefix) for name in self.tensors)), None)
+        if prefix is None:
+            return {}
+        left_out: Counter[str] = Counter()
+        kept = {}
+        for name, stored in self.tensors.items():
+            part = name.removeprefix("model.").partition(".")[0]
+            if part in OTHER_PARTS:
+                left_out[part] += 1
+            else:
+                kept[LANGUAGE_MODEL[prefix] + name.removeprefix(prefix) if name.startswith(prefix) else name] = stored
+        self.tensors = kept
+        return dict(left_out)
 
     def stored(self, name: str) -> StoredTensor:
         """Shape, dtype and file of a tensor. Raises ConversionError, naming the nearest names, when there is none."""

@@ -103,10 +103,10 @@ def slice_layers(
     Raises ConversionError when weights and config.json do not belong together, or a layer cannot stand where it would.
     """
     from nemo_ext.convert.stream import stream_weights, torch_dtype
-    from nemo_ext.models.family import family_of
+    from nemo_ext.models.family import family_of, read_model_config
 
     refuse_existing(out_dir, overwrite)
-    hf_config = read_json(Path(hf_dir) / "config.json", "Hugging Face config")
+    hf_config = read_model_config(Path(hf_dir))
     config, family = sliced_config(hf_config, layers), family_of(hf_config)
     rules = family.build_mapping(config)
     source = HuggingFaceWeights(hf_dir, family.build_mapping(hf_config))

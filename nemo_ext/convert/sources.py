@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from nemo_ext.common.errors import ConversionError
-from nemo_ext.common.files import read_json
 from nemo_ext.convert.reader import SafetensorsReader, check_tensors
 from nemo_ext.convert.rules import Block, Rule, Table, layer_count
+from nemo_ext.models.family import read_model_config
 
 if TYPE_CHECKING:
     import torch
@@ -50,6 +50,7 @@ class HuggingFaceWeights:
     """The weights of a Hugging Face folder, read slice by slice.
 
     rules: the family's table for the folder's config.json, from which the number of layers is taken unless given.
+    name: says what was left out of a multimodal model.
     conversions: (stored dtype, wanted dtype) -> pieces filled so far. Raises ConversionError when names or shapes do not fit.
     """
 
@@ -57,8 +58,11 @@ class HuggingFaceWeights:
         self.directory = Path(directory)
         self.name = str(self.directory)
         self.reader = SafetensorsReader(self.directory)
+        left_out = self.reader.keep_language_model()
+        if left_out:
+            self.name += " without " + ", ".join(f"{part} ({count} tensors)" for part, count in sorted(left_out.items()))
         if num_layers is None:
-            num_layers = layer_count(read_json(self.directory / "config.json", "Hugging Face config"))
+            num_layers = layer_count(read_model_config(self.directory))
         self.table = Table(rules, num_layers)
         self.conversions: Counter[tuple[str, str]] = Counter()
         self._add_base_prefix()

@@ -12,11 +12,11 @@ from typing import Any
 
 from nemo_ext.common.blend import Blend, open_blend
 from nemo_ext.common.errors import ConfigError, DataError
-from nemo_ext.common.files import atomic_file, read_json, write_json
+from nemo_ext.common.files import atomic_file, write_json
 from nemo_ext.common.hf_config import own_name
 from nemo_ext.config import RunConfig, check_architecture, check_run, to_yaml
 from nemo_ext.engine.run_folder import RunFolder, checkpoint_to_resume, read_state
-from nemo_ext.models.family import FAMILIES, ModelFamily, family_of
+from nemo_ext.models.family import FAMILIES, ModelFamily, family_of, read_model_config
 from nemo_ext.tasks.task import TASKS, Task
 from nemo_ext.tasks.treatment import check_treatment
 
@@ -79,11 +79,11 @@ def architecture(config: RunConfig, data: Blend) -> tuple[ModelFamily, dict[str,
             hf_config[positions] = config.train.seq_length
         # It has one special token, which ends documents, starts generation and fills batches.
         hf_config.update(dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), data.eod_id))
-        return family, hf_config
+        return family, family.normal_form(hf_config)
     if model.overrides:
         raise ConfigError("model.overrides cannot change a model that is loaded with init_from. Remove one of the two.")
     source = Path(model.init_from)
-    hf_config = read_json(source / "config.json", "model config (model.init_from)")
+    hf_config = read_model_config(source)
     require_same_tokenizer(source, data)
     if hf_config["vocab_size"] < data.vocab_size:
         raise DataError(

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from nemo_ext.common.errors import ConfigError, nearest
+from nemo_ext.common.files import read_json
 from nemo_ext.common.registry import Registry, load_object
 
 VOCABULARY_MULTIPLE = 128  # independent of tp, so that checkpoints of all layouts have the same shapes
@@ -87,6 +89,12 @@ def family_of(hf_config: Mapping[str, Any]) -> ModelFamily:
     if model_type not in by_type:
         raise ConfigError(f"No model family reads model_type={model_type!r}.{nearest(str(model_type), by_type)}")
     return by_type[model_type]
+
+
+def read_model_config(folder: Path) -> dict[str, Any]:
+    """The config of a Hugging Face folder's language model, in its family's normal form. Raises ConfigError as `family_of` does."""
+    hf_config = read_json(folder / "config.json", "Hugging Face config")
+    return family_of(hf_config).normal_form(hf_config)
 
 
 def padded_vocab_size(vocab_size: int) -> int:

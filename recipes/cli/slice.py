@@ -18,12 +18,12 @@ def slice_model(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")] = False,
 ) -> None:
     """Keep some layers of a Hugging Face model, with its embeddings, final norm, head and tokenizer."""
-    from nemo_ext.common.files import read_json
     from nemo_ext.convert.rules import layer_count
     from nemo_ext.convert.slicing import choose_layers, slice_layers
+    from nemo_ext.models.family import read_model_config
     from recipes.cli.export import progress_bar
 
-    count = layer_count(read_json(hf_dir / "config.json", "Hugging Face config"))
+    count = layer_count(read_model_config(hf_dir))
     kept = choose_layers(count, _numbers(layers), first, every)
     with progress_bar(verify=False) as progress:
         report = slice_layers(hf_dir, out, kept, dtype, overwrite, progress)

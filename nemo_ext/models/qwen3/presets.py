@@ -83,4 +83,5 @@ FAMILY = ModelFamily(
     refuse_unexpressible="nemo_ext.models.qwen3.model:refuse_unexpressible",
     mapping="nemo_ext.models.qwen3.mapping:mapping",
     free_fields=FREE_FIELDS,
+    normal_form=complete,
 )
