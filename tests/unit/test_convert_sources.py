@@ -175,7 +175,7 @@ def test_unknown_tensor_of_a_hugging_face_folder_is_refused_and_a_derived_buffer
 
 def test_layers_are_counted_by_the_folders_config(tmp_path):
     write_hf(tmp_path)
-    (tmp_path / "config.json").write_text(json.dumps({"num_hidden_layers": LAYERS + 1}))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", "num_hidden_layers": LAYERS + 1}))
     with pytest.raises(ConversionError, match=r"missing 'l.2.q' \[12, 6\]"):
         HuggingFaceWeights(tmp_path, RULES)
 
