@@ -237,6 +237,19 @@ def test_seeds_and_documents_have_random_choices_of_their_own(byte_level: TextTo
 
 
 @pytest.mark.parametrize(
+    ("position_aware", "golden"),
+    [
+        (True, "M|ag|la|k|a|d| |t|ay|o| na|ng| |d|a|h|a|n|-|d|a|h|a|n|;| k|um|a|i|n| |a|ng| m|g|a| |b|a|t|a| |s|a| ka|i|n|a|n|."),
+        (False, "M|a|g|la|k|a|d| |t|ay|o| na|ng| |d|a|h|a|n|-|d|a|h|a|n|;| k|um|a|i|n| |a|ng| |m|g|a| |b|a|t|a| |s|a| ka|i|n|a|n|."),
+    ],
+)
+def test_a_seed_gives_the_same_tokens_in_every_version(byte_level: TextTokenizer, position_aware: bool, golden: str) -> None:
+    text = "Maglakad tayo nang dahan-dahan; kumain ang mga bata sa kainan."
+    (after,) = cut(byte_level, documents_of(byte_level.encode_batch([text])), [7], 1234, f"position_aware={position_aware}")
+    assert "|".join(spelled(byte_level, [token]).decode() for token in after) == golden
+
+
+@pytest.mark.parametrize(
     ("assignment", "message"),
     [
         ("affix_awareness=1.5", r"affix_awareness=1.5 is no probability"),
