@@ -20,6 +20,18 @@ LAYOUTS = {
     "full_recompute": (1, ["train.recompute=full"]),
     "selective_recompute_tp2": (2, ["parallel.tp=2", "train.recompute=selective"]),
 }
+# Windows shorter than the sequence, both kinds of layers, and one key/value head for two tensor parallel ranks.
+GEMMA3 = [
+    "model.family=gemma3",
+    "model.overrides.num_key_value_heads=1",
+    "model.overrides.sliding_window=8",
+    "model.overrides.layer_types=[sliding_attention, full_attention, sliding_attention, full_attention]",
+    "train.max_steps=8",
+]
+GEMMA3_LAYOUTS = {
+    "tp2_pp2_sequence_parallel": (4, ["parallel.tp=2", "parallel.pp=2", "parallel.sequence_parallel=true"]),
+    "tp2_full_recompute": (2, ["parallel.tp=2", "train.recompute=full"]),
+}
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +65,14 @@ def test_every_family_has_the_losses_of_a_single_rank_when_it_is_split(family: s
     assert len(losses(four)) == 20
     assert losses(four) == pytest.approx(losses(one), abs=1e-5, rel=0)
     assert losses(one)[-1] < losses(one)[0] - 0.2
+
+
+def test_gemma3_has_the_losses_of_a_single_rank_in_other_layouts(dataset: Path, tmp_path: Path) -> None:
+    reference = train_on_ranks(1, small_run(tmp_path / "single", dataset, *GEMMA3))
+    for layout, (ranks, overrides) in GEMMA3_LAYOUTS.items():
+        lines = train_on_ranks(ranks, small_run(tmp_path / layout, dataset, *GEMMA3, *overrides))
+        assert losses(lines) == pytest.approx(losses(reference), abs=1e-5, rel=0), layout
+        assert lines[0]["weights"]["fingerprint"] == reference[0]["weights"]["fingerprint"]
 
 
 def test_the_loss_falls(single_rank: list[dict[str, Any]]) -> None:
