@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from nemo_ext.common.errors import ConfigError, VersionError
-from tests.support.ranks import run_ranks
-from tests.support.tiny_models import QWEN2, build_model, start_megatron, token_batch, write_random_hf_model
+from tests.support.ranks import RankError, run_ranks
+from tests.support.tiny_models import GEMMA3, QWEN2, build_model, start_megatron, token_batch, write_random_hf_model
 
 SMALL = {**QWEN2, "num_hidden_layers": 2, "tie_word_embeddings": True}
 
@@ -110,27 +110,28 @@ def test_padding_of_the_vocabulary_neither_learns_nor_counts(tp: int):
     assert all(result["largest"] == 0.0 and torch.equal(result["before"], result["after"]) for result in results)
 
 
-def rounding_in_bf16(folder: str) -> tuple[float, float]:
+def rounding_in_bf16(folder: str, hf_config: dict[str, Any]) -> tuple[float, float]:
     """Mean difference of the logits to transformers in bf16, and of transformers in bf16 to itself in fp32."""
     from nemo_ext.convert.load import load_weights
     from nemo_ext.convert.sources import HuggingFaceWeights
     from nemo_ext.models.family import family_of
 
-    hf_model, tokens = write_random_hf_model(folder, SMALL), token_batch(SMALL)
+    hf_model, tokens = write_random_hf_model(folder, hf_config), token_batch(hf_config)
     start_megatron()
-    rules = family_of(SMALL).build_mapping(SMALL)
+    rules = family_of(hf_config).build_mapping(hf_config)
     source = HuggingFaceWeights(Path(folder), rules)
-    model = build_model(SMALL, params_dtype=torch.bfloat16, bf16=True, weight_loader=lambda built: load_weights(built, rules, source))
+    model = build_model(hf_config, params_dtype=torch.bfloat16, bf16=True, weight_loader=lambda built: load_weights(built, rules, source))
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
     with torch.no_grad():
         exact = hf_model(tokens).logits
         theirs = hf_model.to(torch.bfloat16)(tokens).logits.float()
-        ours = model.eval()(tokens, torch.arange(tokens.size(1)).expand_as(tokens), None)[..., : SMALL["vocab_size"]].float()
+        ours = model.eval()(tokens, torch.arange(tokens.size(1)).expand_as(tokens), None)[..., : hf_config["vocab_size"]].float()
     return (ours - theirs).abs().mean().item(), (theirs - exact).abs().mean().item()
 
 
-def test_bf16_differs_from_transformers_by_no_more_than_bf16_does(tmp_path: Path):
-    ours, rounding = run_ranks(1, rounding_in_bf16, str(tmp_path / "model"))[0]
+@pytest.mark.parametrize("hf_config", [SMALL, GEMMA3], ids=["qwen2", "gemma3"])
+def test_bf16_differs_from_transformers_by_no_more_than_bf16_does(hf_config: dict[str, Any], tmp_path: Path):
+    ours, rounding = run_ranks(1, rounding_in_bf16, str(tmp_path / "model"), hf_config)[0]
     assert ours < 1.5 * rounding
 
 
@@ -173,3 +174,15 @@ def test_without_transformer_engine_auto_is_local_and_te_is_refused_with_the_rem
     assert choices["auto"] == choices["local"] == "local"
     assert "model.layer_spec=local" in choices["te"]
     assert "Did you mean 'te'" in choices["tee"]
+
+
+def gemma3_layers(layer_spec: str) -> str:
+    from nemo_ext.models.family import family_of
+
+    return family_of(GEMMA3).build_megatron_config(GEMMA3, layer_spec=layer_spec).layer_spec
+
+
+def test_gemma3_takes_local_layers_and_refuses_others_by_what_they_lack():
+    assert run_ranks(1, gemma3_layers, "auto") == ["local"]
+    with pytest.raises(RankError, match="ConfigError: model.layer_spec=te.* two rotary bases"):
+        run_ranks(1, gemma3_layers, "te")
