@@ -184,5 +184,5 @@ def gemma3_layers(layer_spec: str) -> str:
 
 def test_gemma3_takes_local_layers_and_refuses_others_by_what_they_lack():
     assert run_ranks(1, gemma3_layers, "auto") == ["local"]
-    with pytest.raises(RankError, match="ConfigError: model.layer_spec=te.* two rotary bases"):
+    with pytest.raises(RankError, match=r"ConfigError: model.layer_spec=te.* two rotary bases"):
         run_ranks(1, gemma3_layers, "te")
