@@ -10,7 +10,7 @@ import torch
 
 from nemo_ext.common.errors import ConfigError, VersionError
 from tests.support.ranks import RankError, run_ranks
-from tests.support.tiny_models import GEMMA3, QWEN2, build_model, start_megatron, token_batch, write_random_hf_model
+from tests.support.tiny_models import GEMMA3, GPT2, QWEN2, build_model, start_megatron, token_batch, write_random_hf_model
 
 SMALL = {**QWEN2, "num_hidden_layers": 2, "tie_word_embeddings": True}
 
@@ -129,7 +129,7 @@ def rounding_in_bf16(folder: str, hf_config: dict[str, Any]) -> tuple[float, flo
     return (ours - theirs).abs().mean().item(), (theirs - exact).abs().mean().item()
 
 
-@pytest.mark.parametrize("hf_config", [SMALL, GEMMA3], ids=["qwen2", "gemma3"])
+@pytest.mark.parametrize("hf_config", [SMALL, GEMMA3, GPT2], ids=["qwen2", "gemma3", "gpt2"])
 def test_bf16_differs_from_transformers_by_no_more_than_bf16_does(hf_config: dict[str, Any], tmp_path: Path):
     ours, rounding = run_ranks(1, rounding_in_bf16, str(tmp_path / "model"), hf_config)[0]
     assert ours < 1.5 * rounding
