@@ -139,6 +139,7 @@ def _record(source: HuggingFaceWeights, layers: Sequence[int], weights: Mapping[
     earlier = source.directory / "provenance.json"
     origin = {
         "folder": str(source.directory),
+        "weights": source.name,  # says which parts of a multimodal model are not in it
         "config_sha256": sha256_of_file(source.directory / "config.json"),
         "num_layers": source.table.num_layers,
         "tensors_left_out": sorted(set(source.reader.tensors) - set(source.table.hf_shapes)),  # tied copies and derived buffers

@@ -19,9 +19,9 @@ from nemo_ext.common.files import sha256_of_file
 from nemo_ext.convert.rules import Rule, Segment, Table
 from nemo_ext.convert.slicing import _check_places, choose_layers, slice_layers, sliced_config
 from recipes.cli.slice import slice_model
-from tests.support.tiny_models import GPT2, LLAMA, QWEN2, token_batch, write_random_hf_model
+from tests.support.tiny_models import GEMMA3, GPT2, LLAMA, QWEN2, token_batch, write_random_hf_model
 
-GEMMA3 = {"model_type": "gemma3_text", "num_hidden_layers": 8, "sliding_window_pattern": 3}
+GEMMA3_PATTERN = {"model_type": "gemma3_text", "num_hidden_layers": 8, "sliding_window_pattern": 3}
 MODERNBERT = {"model_type": "modernbert", "num_hidden_layers": 22}  # every third layer is global unless the config says otherwise
 
 
@@ -37,8 +37,8 @@ def logits_of_layers(model: Any, layers: list[int], tokens: torch.Tensor) -> tor
 
 @pytest.mark.parametrize(
     ("hf_config", "layers"),
-    [(GPT2, [0, 2, 3]), (LLAMA, [1, 3]), (QWEN2, [0, 3, 6]), ({**QWEN2, "tie_word_embeddings": True}, [7])],
-    ids=["gpt2", "llama", "qwen2, untied", "qwen2, tied"],
+    [(GPT2, [0, 2, 3]), (LLAMA, [1, 3]), (QWEN2, [0, 3, 6]), ({**QWEN2, "tie_word_embeddings": True}, [7]), (GEMMA3, [2, 3])],
+    ids=["gpt2", "llama", "qwen2, untied", "qwen2, tied", "gemma3"],
 )
 def test_a_slice_computes_what_the_source_computes_without_the_other_layers(tmp_path: Path, hf_config: dict[str, Any], layers: list[int]):
     model = write_random_hf_model(tmp_path / "hf", hf_config)
@@ -103,7 +103,7 @@ def test_a_choice_that_makes_no_sense_is_refused(wrong: dict[str, Any]):
 
 
 def test_local_and_global_layers_keep_their_kind():
-    kept = sliced_config(GEMMA3, [0, 2, 5, 6])
+    kept = sliced_config(GEMMA3_PATTERN, [0, 2, 5, 6])
     assert kept["layer_types"] == ["sliding_attention", "full_attention", "full_attention", "sliding_attention"]
     assert "sliding_window_pattern" not in kept and kept["num_hidden_layers"] == 4
     assert sliced_config(kept, [1, 2])["layer_types"] == ["full_attention"] * 2
