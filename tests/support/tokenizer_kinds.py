@@ -58,7 +58,7 @@ def sentencepiece_tokenizer(folder: Path, kind: str = "bpe") -> TextTokenizer:
     folder.mkdir(parents=True)
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(line for text in TEXTS for line in text.splitlines()),
-        model_prefix=str(folder / "small"),
+        model_prefix=str(folder / "tokenizer"),
         vocab_size=KIND_VOCABULARY,
         model_type=kind,
         byte_fallback=True,
@@ -67,7 +67,7 @@ def sentencepiece_tokenizer(folder: Path, kind: str = "bpe") -> TextTokenizer:
         hard_vocab_limit=False,  # a unigram model may find fewer pieces
         minloglevel=2,
     )
-    return load(folder / "small.model")
+    return load(folder)
 
 
 def unigram_tokenizer(folder: Path) -> TextTokenizer:

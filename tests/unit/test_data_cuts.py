@@ -85,7 +85,7 @@ def test_spelled_bytes_are_the_text_of_tokenizers_that_keep_spaces(tokenizer: Te
     batch = encode(tokenizer, texts)
     flat = spelled(batch.ids, tokenizer).tobytes()
     assert len(flat) == text_lengths(batch, tokenizer).sum()
-    if tokenizer.path.name != "word-piece":
+    if tokenizer.path.name in ("byte-level", "metaspace"):  # the others join or add spaces
         assert flat == "".join(texts).encode()
 
 
