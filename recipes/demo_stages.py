@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from nemo_ext.common.errors import OutputExistsError, SibolError
+from nemo_ext.common.errors import DataError, OutputExistsError, SibolError
 from nemo_ext.common.files import read_json, write_json
 from nemo_ext.config import RunConfig, apply_overrides
 
@@ -24,6 +24,8 @@ class Demo:
     def __init__(self, out: Path, input: Path | None, ranks: int, overrides: Sequence[str]) -> None:
         from recipes.demo import demo
 
+        if input is not None and not input.exists():
+            raise DataError(f"--input {input} does not exist. Give a JSONL file with a field 'text', or a folder of .txt files.")
         self.out, self.input, self.ranks = out, input, ranks
         self.tokenizer, self.dataset = out / "tokenizer", out / "dataset"
         self.untrained, self.trained = out / "untrained_hf", out / "trained_hf"
@@ -35,11 +37,11 @@ class Demo:
     def stages(self) -> list[tuple[str, Path, Callable[[], None]]]:
         """(what, the file that says it is done, how), in order."""
         return [
-            ("read documents", self.documents if self.input is None else self.input, self.read_documents),
+            ("read documents", self.documents, self.read_documents),
             ("train a tokenizer", self.tokenizer / "tokenizer.json", self.train_tokenizer),
             ("write a Megatron indexed dataset", self.dataset / "manifest.json", self.prepare),
-            (f"train on {self.ranks} rank(s), and stop half way", self.checkpoint(self.half), self.train_half),
-            ("resume and finish", self.checkpoint(self.config.train.max_steps), self.train_rest),
+            (f"train on {self.ranks} rank(s), and stop half way", self.newest_checkpoint(self.half), self.train_half),
+            ("resume and finish", self.newest_checkpoint(self.config.train.max_steps), self.train_rest),
             ("export the untrained model", self.untrained / "config.json", self.export_untrained),
             ("export to Hugging Face and verify", self.trained / "config.json", self.export_trained),
             ("evaluate bits per byte on held-out text", self.results / "results.json", self.evaluate),
@@ -56,11 +58,12 @@ class Demo:
         """The step after which the run stops, to be resumed."""
         return max(1, self.config.train.max_steps // 2)
 
-    def checkpoint(self, step: int) -> Path:
-        """state.json of the checkpoint after `step`."""
+    def newest_checkpoint(self, step: int) -> Path:
+        """The newest checkpoint if it is one after `step` or later (older ones may be gone already), else where that will be."""
         from nemo_ext.engine.run_folder import RunFolder
 
-        return RunFolder(self.config.output_dir).checkpoint(step) / "state.json"
+        folder = RunFolder(self.config.output_dir)
+        return folder.checkpoint(max([step, *folder.steps()[-1:]])) / "state.json"
 
     def claim(self) -> None:
         """Write down what the demo folder is about. Raises OutputExistsError when it is about another input or other settings."""

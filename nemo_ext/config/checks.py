@@ -87,7 +87,7 @@ def check_architecture(config: RunConfig, hf_config: Mapping[str, Any]) -> None:
     hf_config = with_common_names(hf_config)
     parallel, tp, pp = config.parallel, config.parallel.tp, config.parallel.pp
     heads, layers = hf_config["num_attention_heads"], hf_config["num_hidden_layers"]
-    groups = hf_config.get("num_key_value_heads", heads)
+    groups = hf_config.get("num_key_value_heads") or heads
     if heads % tp:
         raise ConfigError(f"{heads} attention heads are not divisible by parallel.tp={tp}. Use a tp that divides {heads}.")
     if groups % tp and groups != 1:  # one key/value head is on every rank

@@ -12,7 +12,10 @@ from nemo_ext.common.files import write_json
 
 # What a folder of weights may hold that is not the tokenizer's and must not be carried over into another checkpoint.
 _OWN_FILES = {"config.json", "generation_config.json", "README.md", "provenance.json", "verify.json"}
-_WEIGHT_SUFFIXES = (".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".pt", ".pth", ".h5", ".msgpack", ".gguf")
+_WEIGHT_SUFFIXES = (
+    *(".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".pt", ".pth", ".h5", ".ot", ".ckpt", ".msgpack", ".npz"),
+    *(".gguf", ".tflite", ".onnx", ".onnx_data"),
+)
 
 
 def write_model_files(folder: Path, hf_config: Mapping[str, Any], torch_dtype: str, model_files_dir: Path | str | None) -> None:
@@ -40,7 +43,9 @@ def write_model_files(folder: Path, hf_config: Mapping[str, Any], torch_dtype: s
 
 
 def copy_tokenizer(source: Path, folder: Path) -> list[str]:
-    """Copy everything of `source` that is neither weights nor written by us; returns the names.
+    """Copy the files of `source` that are neither weights nor written by us, and no folders, which hold weights in other formats.
+
+    Returns the names.
 
     Raises ConversionError if there is no such folder.
     """
@@ -48,12 +53,9 @@ def copy_tokenizer(source: Path, folder: Path) -> list[str]:
         raise ConversionError(f"{source} is not a folder. Give the folder with config.json and the tokenizer's files (RUN/model).")
     copied = []
     for path in sorted(source.iterdir()):
-        if path.name in _OWN_FILES or path.name.startswith(".") or path.name.endswith(_WEIGHT_SUFFIXES):
+        if path.is_dir() or path.name in _OWN_FILES or path.name.startswith(".") or path.name.endswith(_WEIGHT_SUFFIXES):
             continue
-        if path.is_dir():
-            shutil.copytree(path, folder / path.name)
-        else:
-            shutil.copyfile(path, folder / path.name)
+        shutil.copyfile(path, folder / path.name)
         copied.append(path.name)
     return copied
 

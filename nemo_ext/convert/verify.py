@@ -122,11 +122,13 @@ def _compare(weights_dir: Path, hf_dir: Path) -> dict[str, Any]:
 
 
 def _tokens(hf_config: Mapping[str, Any]) -> torch.Tensor:
-    """The same random tokens every time, `[2, up to 64]` int64."""
+    """The same random tokens every time, `[2, up to 64]` int64, or `[1, some more than a window]` where layers have one."""
     import torch
 
-    length = min(LONGEST, with_common_names(hf_config).get("max_position_embeddings") or LONGEST)
-    return torch.randint(hf_config["vocab_size"], (BATCH, length), generator=torch.Generator().manual_seed(SEED))
+    window = hf_config.get("sliding_window") if "sliding_attention" in hf_config.get("layer_types", ()) else None
+    batch, wanted = (1, window + 8) if window else (BATCH, LONGEST)
+    length = min(wanted, with_common_names(hf_config).get("max_position_embeddings") or wanted)
+    return torch.randint(hf_config["vocab_size"], (batch, length), generator=torch.Generator().manual_seed(SEED))
 
 
 def hugging_face_logits(hf_dir: Path, tokens: torch.Tensor) -> torch.Tensor:

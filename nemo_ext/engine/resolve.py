@@ -6,6 +6,7 @@ The command line calls this before it starts ranks, so that a mistake is reporte
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from nemo_ext.common.files import atomic_file, write_json
 from nemo_ext.common.hf_config import own_name
 from nemo_ext.config import RunConfig, check_architecture, check_run, to_yaml
 from nemo_ext.engine.run_folder import RunFolder, checkpoint_to_resume, read_state
-from nemo_ext.models.family import FAMILIES, ModelFamily, family_of, read_model_config
+from nemo_ext.models.family import FAMILIES, ModelFamily, family_of, padded_vocab_size, read_model_config
 from nemo_ext.tasks.task import TASKS, Task
 from nemo_ext.tasks.treatment import check_treatment
 
@@ -49,6 +50,7 @@ def resolve(config: RunConfig, ranks: int) -> ResolvedRun:
     family, hf_config = architecture(config, data)
     family.check(hf_config)
     check_architecture(config, hf_config)
+    require_divisible_vocabulary(config, hf_config)
     resume_from = checkpoint_to_resume(config)
     if resume_from is not None:
         require_same_data(resume_from, data)
@@ -94,6 +96,13 @@ def architecture(config: RunConfig, data: Blend) -> tuple[ModelFamily, dict[str,
     return family_of(hf_config), hf_config
 
 
+def require_divisible_vocabulary(config: RunConfig, hf_config: dict[str, Any]) -> None:
+    """Raise ConfigError unless every tensor parallel rank gets as many rows of the embedding."""
+    rows, tp = padded_vocab_size(hf_config["vocab_size"]), config.parallel.tp
+    if rows % tp:
+        raise ConfigError(f"The vocabulary, padded to {rows}, is not divisible by parallel.tp={tp}. Use a tp that divides {rows}.")
+
+
 def require_same_tokenizer(source: Path, data: Blend) -> None:
     """Raise DataError unless the data were made with the tokenizer in the Hugging Face folder `source`."""
     from nemo_ext.tokenizers import load
@@ -129,6 +138,8 @@ def write_run_folder(run: ResolvedRun) -> None:
 
     run.folder.path.mkdir(parents=True, exist_ok=True)
     run.folder.remove_leftovers()
+    if run.resume_from is None:  # Megatron writes its indices in place: of a start that was killed, some may be half written
+        shutil.rmtree(run.folder.index_cache, ignore_errors=True)
     with atomic_file(run.folder.settings) as handle:
         handle.write(to_yaml(run.config))
     run.folder.model.mkdir(exist_ok=True)

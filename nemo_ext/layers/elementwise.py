@@ -1,8 +1,8 @@
 """Rotary embedding, RMSNorm and gated activations with backward passes of their own.
 
 What autograd derives for these reads and writes each activation a dozen times; on a CPU, where memory is what such
-operations wait for, that is a sixth of a training step. Here each pass over memory is one that the formula needs. The
-forward values are those of the formulas as transformers writes them, rounding included.
+operations wait for, that is a sixth of a training step. Here each pass over memory is one that the formula needs. In
+bf16 RmsNorm rounds where transformers does; all else differs from the formulas written out by rounding alone.
 """
 
 from __future__ import annotations

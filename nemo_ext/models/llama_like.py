@@ -91,4 +91,7 @@ def expect(hf_config: Mapping[str, Any], name: str, expected: Any) -> None:
 
 def _inexpressible(hf_config: Mapping[str, Any], name: str, expected: Any) -> ConversionError:
     kind = hf_config.get("model_type")
-    return ConversionError(f"{name}={hf_config[name]!r} cannot be expressed for a {kind} model. Set {name} to {expected!r}.")
+    remedy = " Choose another model: with another value this one would compute something else."
+    if name == "rope_parameters":
+        remedy = " transformers 5 writes it: load and save the model with transformers 4.57, which keeps rope_theta as a field of its own."
+    return ConversionError(f"{name}={hf_config[name]!r} cannot be expressed for a {kind} model, only {expected!r} can.{remedy}")

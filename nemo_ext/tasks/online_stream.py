@@ -125,6 +125,7 @@ class OnlineStream:
         """The index, continued until it covers `tokens` tokens."""
         parts, covered, unit = [self._index], self._covered, self._index.shape[1]
         first_unit, order, ordered_epoch = unit, self._index[1:], -1
+        changed_before = self._plugin.counts["documents_changed"]  # in other datasets of a blend
         while covered < tokens:
             epoch, position = divmod(unit, self._units_per_epoch)
             if epoch != ordered_epoch:
@@ -133,7 +134,7 @@ class OnlineStream:
             batch = self._transformed(unit, documents, pieces)
             parts.append(np.stack([covered + batch.offsets[1:], documents, pieces]))
             covered, unit = covered + len(batch.ids), unit + len(documents)
-        if not first_unit and not self._plugin.counts["documents_changed"]:
+        if not first_unit and self._plugin.counts["documents_changed"] == changed_before:
             raise DataError(
                 f"Tokenizer plugin {self._plugin.name!r} with {dict(self._plugin.settings)} changed nothing in {unit:,} documents. "
                 "Check data.plugin_settings."

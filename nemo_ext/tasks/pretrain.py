@@ -49,7 +49,9 @@ class TokenizerFacts:
 
 
 class PretrainingData(LightningDataModule):
-    """Training and validation sequences of one run, in an order that depends on the seed and on nothing else.
+    """Training and validation sequences of one run, in an order that depends on the seed.
+
+    Offline and over more than one epoch it depends on the number of steps, too: Megatron shuffles all epochs of a run together.
 
     Batches are dicts of tokens, labels, position_ids `[micro batch, seq]` int64 and loss_mask `[micro batch, seq]` fp32.
     """

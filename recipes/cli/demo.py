@@ -29,10 +29,13 @@ def demo(
     from rich.console import Console
     from rich.table import Table
 
+    from nemo_ext.common.errors import ConfigError
     from recipes.demo_stages import Demo
 
     began = time.monotonic()
     if overwrite and (out / "demo.json").is_file():
+        if input is not None and input.resolve().is_relative_to(out.resolve()):
+            raise ConfigError(f"--overwrite would remove --input {input}, which lies in --out {out}. Move it out of there.")
         shutil.rmtree(out)
     one = Demo(out, input, ranks, overrides or [])
     one.claim()

@@ -9,7 +9,7 @@ from pathlib import Path
 from pydoc_data import topics
 
 SETTINGS = ["train.max_steps=4", "train.seq_length=32", "train.global_batch_size=4", "train.micro_batch_size=4", "validation.batches=1"]
-SHAPE = ["model.overrides.num_hidden_layers=2", "checkpoint.every_steps=2", "validation.every_steps=2", "schedule.warmup_steps=1"]
+SHAPE = ["model.overrides.num_hidden_layers=2", "checkpoint.every_steps=1", "validation.every_steps=2", "schedule.warmup_steps=1"]
 
 
 def run_demo(folder: Path) -> subprocess.CompletedProcess[str]:
@@ -34,7 +34,14 @@ def test_the_demo_goes_from_text_to_a_report_and_goes_on_where_it_was_interrupte
     trained, untrained = (entry["metrics"]["bits_per_byte"]["value"] for entry in (results, results["baseline"]))
     assert f"{trained:.3f}" in first.stdout and f"{untrained:.3f}" in first.stdout
 
+    assert not (tmp_path / "demo" / "run" / "checkpoints" / "step_0000002").exists()  # a checkpoint that made room for later ones
     (tmp_path / "demo" / "report" / "report.md").unlink()
     again = run_demo(tmp_path)
     assert again.returncode == 0, again.stdout + again.stderr
     assert again.stdout.count("(already done)") == 8 and (tmp_path / "demo" / "report" / "report.md").is_file()
+
+
+def test_an_input_that_does_not_exist_is_refused_and_not_made(tmp_path: Path) -> None:
+    result = run_demo(tmp_path)
+    assert result.returncode != 0 and "mine.jsonl does not exist" in result.stderr.replace("\n", " ")
+    assert not (tmp_path / "mine.jsonl").exists()
