@@ -12,7 +12,7 @@ from typing import Any
 from data_tools.documents import Problem, snippet
 from data_tools.encode import Reject
 from data_tools.inputs import FoundInputs
-from nemo_ext.common.errors import DataError
+from nemo_ext.common.errors import ConfigError, DataError
 
 POLICIES = ("fail", "skip", "quarantine")
 QUARANTINE_NAME = "quarantine.jsonl"
@@ -20,9 +20,13 @@ LONGEST_KEPT = 1 << 20  # of a longer line its beginning is kept; file, line and
 
 
 class BadLines(AbstractContextManager["BadLines"]):
-    """Applies one policy; `counts` has the number of lines left out, by reason. Quarantined lines go into `folder`, if there is one."""
+    """Applies one policy; `counts` has the number of lines left out, by reason. Quarantined lines go into `folder`, if there is one.
+
+    Raises ConfigError for a policy that is not known.
+    """
 
     def __init__(self, policy: str, inputs: FoundInputs, folder: Path | None) -> None:
+        check_policy(policy)
         self.counts: Counter[str] = Counter()
         self._policy, self._inputs = policy, inputs
         keeps = policy == "quarantine" and folder is not None
@@ -41,6 +45,12 @@ class BadLines(AbstractContextManager["BadLines"]):
         self.counts[problem.reason] += 1
         if self._file is not None:
             self._file.write(json.dumps(reject_record(reject) | {"file": str(path)}, ensure_ascii=False) + "\n")
+
+
+def check_policy(policy: str) -> None:
+    """Raise ConfigError unless the policy is known."""
+    if policy not in POLICIES:
+        raise ConfigError(f"--on-bad-line {policy!r} is not known. Choose one of: {', '.join(POLICIES)}.")
 
 
 def bad_line_error(path: Path, line: int, problem: Problem, raw: bytes) -> DataError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from typing import Any, NamedTuple
 
 from data_tools.lines import RawDocument
@@ -144,8 +145,8 @@ def _document(text: str, identity: str | None) -> Document | Problem:
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise _DuplicateKeyError(f"{next(name for name in names if names.count(name) > 1)!r} occurs more than once in an object")
+        counts = Counter(name for name, _ in pairs)
+        raise _DuplicateKeyError(f"{next(name for name, count in counts.items() if count > 1)!r} occurs more than once in an object")
     return fields
 
 

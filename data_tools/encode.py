@@ -3,7 +3,8 @@
 What comes out depends on the documents and the settings alone. Reading and writing are left to `data_tools.work`.
 
 Memory: the tokenizer, a batch of 1 MiB of text with what becomes of it, and of a longer document its line and its ids at once. So a
-line of 200 MB takes some 300 MB beside the tokenizer with a vocabulary below 65,500 ids. A plugin that changes ids adds its own result.
+line of 200 MB takes some 300 MB beside the tokenizer with a vocabulary below 65,500 ids. A plugin that changes ids needs several times
+the size of a document more.
 """
 
 from __future__ import annotations

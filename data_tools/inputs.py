@@ -12,7 +12,7 @@ import hashlib
 import io
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -86,10 +86,20 @@ def _expand(argument: str, tables: bool) -> Iterator[tuple[Path, str]]:
     elif path.exists():
         yield path, ""
     elif matches := sorted(glob.glob(argument, recursive=True)):
-        yield from ((Path(match), "") for match in matches if Path(match).is_file())
+        yield from _matched(map(Path, matches), tables)
     else:
         kind = "No file matches the pattern" if glob.has_magic(argument) else "Input not found:"
         raise DataError(f"{kind} {argument}. Expected a file, a folder or a glob pattern; check the path.")
+
+
+def _matched(matches: Iterable[Path], tables: bool) -> Iterator[tuple[Path, str]]:
+    """What a pattern stands for: the files it matches, and those of folders it matches, each once (`**` matches both)."""
+    found: dict[Path, str] = {}
+    for match in matches:
+        entries = _walk(match, tables) if match.is_dir() else [(match, "")] if match.is_file() else []
+        for path, reason_to_skip in entries:
+            found.setdefault(path, reason_to_skip)
+    yield from found.items()
 
 
 def _walk(folder: Path, tables: bool) -> Iterator[tuple[Path, str]]:

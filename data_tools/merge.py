@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,10 @@ from nemo_ext.common.files import PARTIAL_SUFFIX, disk_errors, read_json, sync_f
 
 EXACT_DUPLICATE = "exact-duplicate"
 UNTREATED = "vanilla"
+DATASET_NAMES = (  # the manifest is removed first
+    *(MANIFEST_NAME, TOKENIZER_FOLDER, QUARANTINE_NAME),
+    *(f"{name}.{kind}" for name in SPLIT_NAMES for kind in ("bin", "idx")),
+)
 TAKEN_OVER = (
     *("tokenizer", "plugin", "seed", "prepend_bos", "append_eod", "sentences", "drop_duplicates"),
     *("split", "fields", "limits", "on_bad_line"),
@@ -37,7 +41,8 @@ TAKEN_OVER = (
 def merge(out: Path) -> dict[str, Any]:
     """Make the dataset in `out` from all its shards and remove them; returns the manifest.
 
-    Raises DataError naming shards that are missing, incomplete or foreign, OutputExistsError, DiskFullError.
+    Raises DataError naming shards that are missing, incomplete or foreign, and bad lines where they are errors; OutputExistsError when
+    the folder has other files, too; DiskFullError.
     """
     if (out / MANIFEST_NAME).is_file() and not any((out / SHARDS_FOLDER).glob(f"*/{PLAN_FILE}")):
         shutil.rmtree(out / SHARDS_FOLDER, ignore_errors=True)  # the rest of a merge that was killed at its very end
@@ -46,6 +51,9 @@ def merge(out: Path) -> dict[str, Any]:
     with locked(out / SHARDS_FOLDER):
         plan = read_json(shards[0] / PLAN_FILE, "plan of a shard")
         units = [UnitFiles(folder) for folder in _unit_folders(shards, plan["units"])]
+        if plan["on_bad_line"] == "fail":
+            _refuse_bad_lines(plan, units)
+        refuse_foreign_files(out)
         target = out / SHARDS_FOLDER / f".dataset{PARTIAL_SUFFIX}"
         shutil.rmtree(target, ignore_errors=True)
         try:
@@ -172,24 +180,45 @@ def _require_treatment(manifest: dict[str, Any]) -> None:
 
 
 def _write_quarantine(plan: Plan, units: Iterable[UnitFiles], target: Path) -> None:
+    with open(target / QUARANTINE_NAME, "w", encoding="utf-8") as handle:
+        for record in _rejects(plan, units):
+            handle.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def _rejects(plan: Plan, units: Iterable[UnitFiles]) -> Iterator[dict[str, Any]]:
     """Lines of all units that hold no document, with their number in the whole file."""
     lines_before: Counter[int] = Counter()
-    with open(target / QUARANTINE_NAME, "w", encoding="utf-8") as handle:
-        for unit in units:
-            for record in unit.rejects():
-                number, line = record["file"], record["line"]
-                placed = {"file": plan["inputs"][number]["path"], "line": line and line + max(0, lines_before[number] - 1)}
-                handle.write(json.dumps(record | placed, ensure_ascii=False) + "\n")
-            for part in unit.summary["files"]:
-                lines_before[part["file"]] += part["lines"]
+    for unit in units:
+        for record in unit.rejects():
+            number, line = record["file"], record["line"]
+            yield record | {"file": plan["inputs"][number]["path"], "line": line and line + max(0, lines_before[number] - 1)}
+        for part in unit.summary["files"]:
+            lines_before[part["file"]] += part["lines"]
+
+
+def _refuse_bad_lines(plan: Plan, units: Iterable[UnitFiles]) -> None:
+    """Raise DataError for the first line without a document: of a shard that failed at one, the units are there all the same."""
+    if record := next(_rejects(plan, units), None):
+        place = f"{record['file']}:{record['line']}" if record["line"] else record["file"]
+        raise DataError(
+            f"{place}: {record['reason']} ({record['detail']}).\nMend it and run `sibol data prepare --shard` of all shards again, or do "
+            "so with --on-bad-line skip or quarantine: finished work is kept. Then merge again."
+        )
+
+
+def refuse_foreign_files(out: Path) -> None:
+    """Raise OutputExistsError when a folder has anything that no dataset has: what is replaced is removed, and that is never."""
+    if foreign := sorted({path.name for path in out.iterdir()} - {*DATASET_NAMES, SHARDS_FOLDER}) if out.is_dir() else []:
+        raise OutputExistsError(
+            f"{out} has {', '.join(foreign[:3])}{' and more' if foreign[3:] else ''} beside a dataset, which would be lost. Move that "
+            "away, or choose another place."
+        )
 
 
 def _publish(target: Path, out: Path) -> None:
     """Move the finished files to their place. Without its manifest, which leaves first and comes last, no folder counts as a dataset."""
-    (out / MANIFEST_NAME).unlink(missing_ok=True)
-    for path in out.iterdir():
-        if path.name != SHARDS_FOLDER:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for path in (out / name for name in DATASET_NAMES):
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     for path in target.iterdir():
         if path.name != MANIFEST_NAME:
             os.replace(path, out / path.name)

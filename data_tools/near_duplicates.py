@@ -1,8 +1,8 @@
 """`sibol data dedup`: leaves out documents that are nearly the same as an earlier one, and says which.
 
-The inputs are read twice, for signatures and for copying. Memory does not grow with the length of documents; per document it needs
-some 40 bytes, and a temporary file beside the output 4 bytes times the permutations (512 MB for a million documents at 128), which
-the system keeps in memory while there is room.
+The inputs are read twice, for signatures and for copying. Memory: about 40 bytes per byte of the longest text, and 40 per
+document. A temporary file beside the output takes 4 bytes times the permutations per document (512 MB for a million at 128), which the
+system keeps in memory while there is room.
 """
 
 from __future__ import annotations

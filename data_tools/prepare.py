@@ -5,33 +5,40 @@ The dataset appears whole or not at all, and depends on nothing but inputs and o
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from data_tools.bad_lines import POLICIES, bad_line_error
+import numpy as np
+
+from data_tools.bad_lines import bad_line_error, check_policy
 from data_tools.documents import SEPARATOR, Problem
 from data_tools.encode import EncodeSettings
 from data_tools.inputs import FoundInputs, find_inputs
-from data_tools.merge import kept_documents, manifest_of, merge
+from data_tools.merge import UNTREATED, kept_documents, manifest_of, merge, refuse_foreign_files
+from data_tools.outputs import refuse_other
 from data_tools.shards import SHARDS_FOLDER, Plan, Shard, finished_units, open_shard, parse_shard
 from data_tools.splits import parse_split
 from data_tools.text_encoder import TIKTOKEN, TOKENIZERS
 from data_tools.units import Unit, line_number, plan_units
 from data_tools.work import Job, Summary, encode_units
-from nemo_ext.common.dataset import MANIFEST_NAME
-from nemo_ext.common.errors import ConfigError, DataError, OutputExistsError
-from nemo_ext.common.files import disk_errors, refuse_existing
+from nemo_ext.common.dataset import DATASET_SCHEMA, MANIFEST_NAME
+from nemo_ext.common.errors import ConfigError, DataError
+from nemo_ext.common.files import disk_errors
 from nemo_ext.tokenizers import TextTokenizer, load, plugins
 from nemo_ext.tokenizers.fast_encoder import fast_encoder
 
 BYTES_WORTH_A_WORKER = 16 << 20  # below this, starting a process takes longer than the work it saves
 BYTES_WORTH_A_PROOF = 16 << 20  # below this, the tokenizer is done before another encoder is proved to equal it
+BYTES_WORTH_A_CUT = 64 << 20  # a larger compressed file keeps one worker for minutes, which is said
 SHARD_SCHEMA = "sibol.shard/1"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -87,6 +94,7 @@ def prepare(options: PrepareOptions, on_progress: OnProgress = lambda progress: 
     tokenizer = load(options.tokenizer)
     inputs = _inputs(options)
     settings = _encode_settings(options, tokenizer, inputs)
+    _try_plugin(settings, tokenizer)
     units = plan_units(inputs)
     plan = _plan(options, settings, tokenizer, inputs, len(units))
     if options.dry_run:
@@ -135,8 +143,7 @@ def _judge(options: PrepareOptions, job: Job, unit: Unit, summary: Summary) -> N
 
 
 def _check(options: PrepareOptions) -> None:
-    if options.on_bad_line not in POLICIES:
-        raise ConfigError(f"--on-bad-line {options.on_bad_line!r} is not known. Choose one of: {', '.join(POLICIES)}.")
+    check_policy(options.on_bad_line)
     if options.workers is not None and options.workers < 1:
         raise ConfigError(f"--workers {options.workers}: at least 1 is needed. Leave it out to have it chosen.")
     if options.min_tokens < 0 or (options.max_tokens is not None and options.max_tokens < max(1, options.min_tokens)):
@@ -150,16 +157,12 @@ def _check(options: PrepareOptions) -> None:
 
 
 def _refuse_out(options: PrepareOptions) -> None:
-    """Only a dataset is ever replaced: --overwrite with a wrong --out must not remove somebody's folder."""
+    """Only a dataset is ever replaced: --overwrite with a wrong --out must not remove somebody's folder. Work in progress goes on."""
     out = options.out
-    entries = {path.name for path in out.iterdir()} if out.is_dir() else set()
-    if entries == {SHARDS_FOLDER}:
-        return
-    refuse_existing(out, options.overwrite)
-    if (out.is_file() or entries) and not entries & {MANIFEST_NAME, SHARDS_FOLDER}:
-        raise OutputExistsError(
-            f"{out} is not a dataset (it has no {MANIFEST_NAME}), so --overwrite does not replace it. Choose another place."
-        )
+    in_progress = (out / SHARDS_FOLDER).is_dir() and not (out / MANIFEST_NAME).exists()
+    if not in_progress:
+        refuse_other(out, DATASET_SCHEMA, options.overwrite)
+    refuse_foreign_files(out)
 
 
 def _inputs(options: PrepareOptions) -> FoundInputs:
@@ -167,6 +170,12 @@ def _inputs(options: PrepareOptions) -> FoundInputs:
     for file in inputs.files:
         if not file.path.is_file():
             raise DataError(f"Input {file.path} is not a regular file. Write its contents to a file first: parts of it are read at once.")
+        if file.compression and file.size_bytes > BYTES_WORTH_A_CUT:
+            logger.warning(
+                "%s is compressed, so it is one piece of work: for one worker, and begun anew after an interruption. "
+                "Decompress it first, or cut it with `sibol data chunk`.",
+                file.path,
+            )
     texts = [file.path for file in inputs.files if file.is_text]
     if options.id_field is not None and texts:
         raise ConfigError(
@@ -201,12 +210,19 @@ def _encode_settings(options: PrepareOptions, tokenizer: TextTokenizer, inputs: 
     )
 
 
-def choose_workers(options: PrepareOptions, units: Iterable[Unit]) -> int:
-    """Worker processes to use: the number asked for, else one per 16 MiB of input up to the CPUs this process may use."""
+def _try_plugin(settings: EncodeSettings, tokenizer: TextTokenizer) -> None:
+    """Raise here what a plugin has to say about its settings, and have it compiled once before any worker needs it."""
+    plugin = plugins.create(settings.plugin, settings.plugin_settings, tokenizer)
+    if settings.plugin != UNTREATED:
+        plugins.apply(plugin, tokenizer.encode_batch([]), np.zeros(0, np.uint64), settings.seed, tokenizer.vocab_size)
+
+
+def choose_workers(options: PrepareOptions, units: Sequence[Unit]) -> int:
+    """Worker processes to use: the number asked for, else one per 16 MiB of input up to the CPUs at hand; never more than units."""
     if options.workers is not None:
-        return options.workers
+        return min(options.workers, len(units))
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # macOS has no affinity
-    return max(1, min(cpus, sum(unit.size_bytes for unit in units) // BYTES_WORTH_A_WORKER))
+    return max(1, min(cpus, len(units), sum(unit.size_bytes for unit in units) // BYTES_WORTH_A_WORKER))
 
 
 def _plan(options: PrepareOptions, settings: EncodeSettings, tokenizer: TextTokenizer, inputs: FoundInputs, units: int) -> Plan:

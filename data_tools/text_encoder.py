@@ -15,6 +15,7 @@ from nemo_ext.tokenizers.ragged import from_lengths
 
 TIKTOKEN = "tiktoken"
 TOKENIZERS = "tokenizers"
+LONGEST_CHUNK = 2  # in chunks: beyond it a text was not cut, because of its tokenizer or for want of spaces
 
 
 class TextEncoder:
@@ -40,12 +41,15 @@ class TextEncoder:
 
     def encode_pieces(self, pieces: Iterable[str], by_sentence: bool) -> RaggedBatch:
         """Ids of one long text given in pieces, as one sequence or as one per sentence."""
-        ids, lengths = bytearray(), []
+        ids, lengths, longest = bytearray(), [], 0
         for texts in self._portions(pieces, by_sentence):
+            longest = max(longest, sum(map(len, texts)))
             encoded = self.encode(texts)
             ids += encoded.ids.tobytes()
             lengths.append(encoded.lengths)
         self.counts["long_documents"] += 1
+        if longest > LONGEST_CHUNK * CHUNK_CHARACTERS:
+            self.counts["long_documents_encoded_whole"] += 1
         flat = np.frombuffer(ids, dtype=self._tokenizer.dtype)
         return from_lengths(flat, np.concatenate(lengths) if by_sentence else np.array([len(flat)]))
 
@@ -55,5 +59,4 @@ class TextEncoder:
         elif self._can_cut:
             yield from ([chunk] for chunk in chunks(pieces, CUT, CHUNK_CHARACTERS))
         else:
-            self.counts["long_documents_encoded_whole"] += 1
             yield ["".join(pieces)]

@@ -77,6 +77,8 @@ def _parts(number: int, file: InputFile, unit_bytes: int) -> Iterator[Part]:
 
 
 def _row_groups(number: int, sizes: list[int], unit_bytes: int) -> Iterator[Part]:
+    if not sizes:
+        yield Part(number, 0, 0, 0)  # a table without rows is an input like others
     start = size_bytes = 0
     for group, group_bytes in enumerate(sizes, start=1):
         size_bytes += group_bytes

@@ -56,7 +56,9 @@ def can_cut(path: Path) -> bool:
 def can_cut_with(parsed: Mapping[str, Any]) -> bool:
     """Whether a text may be cut at CUT for the tokenizer of this tokenizer.json."""
     added = [token for token in parsed.get("added_tokens") or [] if not token.get("special")]
-    if any(token.get("lstrip") or token.get("rstrip") or token.get("single_word") or CUT.search(token["content"]) for token in added):
+    if any(token.get("lstrip") or token.get("rstrip") or token.get("single_word") for token in added):
+        return False
+    if any(CUT.search(token["content"] + "a") for token in added):  # a space at its end may have a word after it
         return False
     kind = parsed["model"].get("type") or ("BPE" if "merges" in parsed["model"] else None)
     if kind == "WordPiece":

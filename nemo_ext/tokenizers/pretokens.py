@@ -40,9 +40,9 @@ def pretoken_rule(pre_tokenizer: Mapping[str, Any] | None) -> PretokenRule:
         steps = steps[0]["pretokenizers"]
     kinds = [step["type"] for step in steps]
     patterns = [step["pattern"] for step in steps if step["type"] == "Split"]
-    if kinds == ["ByteLevel"] and steps[0]["use_regex"]:
+    if kinds == ["ByteLevel"] and steps[0].get("use_regex", True):
         return PretokenRule(GPT2, UNLIMITED)
-    if kinds == ["Split", "ByteLevel"] and not steps[1]["use_regex"] and "Regex" in patterns[0]:
+    if kinds == ["Split", "ByteLevel"] and not steps[1].get("use_regex", True) and "Regex" in patterns[0]:
         known = {CL100K_PATTERN.replace("DIGITS", digits): PretokenRule(CL100K, count) for digits, count in DIGITS.items()}
         known[GPT2_PATTERN] = PretokenRule(GPT2, UNLIMITED)
         if patterns[0]["Regex"] in known:

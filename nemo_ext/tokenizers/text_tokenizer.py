@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import tokenizers
 from tokenizers import Tokenizer
 
 from nemo_ext.common.errors import DataError
@@ -125,8 +126,18 @@ def load(path: Path | str) -> TextTokenizer:
 
         return SentencePieceTokenizer(path, model)
     parsed = tokenizer_folder.read_tokenizer_json(path)
-    tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
+    tokenizer = _opened(path / "tokenizer.json")
     tokenizer.no_truncation()  # a saved truncation would cut documents silently
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = True
     return TextTokenizer(path, tokenizer, parsed, tokenizer_folder.special_tokens(path))
+
+
+def _opened(file: Path) -> Tokenizer:
+    try:
+        return Tokenizer.from_file(str(file))
+    except Exception as error:  # noqa: BLE001  tokenizers raises nothing narrower
+        raise DataError(
+            f"{file} cannot be opened by the installed tokenizers {tokenizers.__version__} ({error}). Restore an intact copy, or install "
+            "the version of tokenizers that wrote it."
+        ) from None

@@ -24,7 +24,7 @@ def inspect(
         bool | None,
         typer.Option("--treatment/--no-treatment", help="compare with the tokenizer's own ids (default: if there is a plugin)"),
     ] = None,
-    against: Annotated[Path | None, typer.Option(help="compare with this dataset of the same documents instead", metavar="DIR")] = None,
+    against: Annotated[Path | None, typer.Option(help="compare with this dataset of the same documents, too", metavar="DIR")] = None,
     documents: Annotated[int, typer.Option(help="documents of every split to compare", min=1)] = 2000,
     full: Annotated[bool, typer.Option("--full", help="compare all documents")] = False,
     affixes: Annotated[
@@ -36,12 +36,11 @@ def inspect(
     from nemo_ext.common.dataset import open_dataset
 
     info, most_documents = open_dataset(path, verify_contents=verify), None if full else documents
-    if against is not None:
-        _inspect_against(open_dataset(against, verify_contents=verify), info, most_documents, as_json)
-        return
     from data_tools.inspection import has_treatment, sample_documents, summarize
 
     report = summarize(info)
+    if against is not None:
+        report["against"] = _comparison(open_dataset(against, verify_contents=verify), info, most_documents)
     if treatment if treatment is not None else has_treatment(info):
         report["treatment"] = _treatment(info, affixes, most_documents)
     report["samples"] = sample_documents(info, split, samples) if samples else []
@@ -66,21 +65,18 @@ def _treatment(info: DatasetInfo, affixes: str | None, most_documents: int | Non
         return describe_treatment(info, read_affixes(source) if source is not None else None, most_documents, on_documents)
 
 
-def _inspect_against(baseline: DatasetInfo, dataset: DatasetInfo, most_documents: int | None, as_json: bool) -> None:
+def _comparison(baseline: DatasetInfo, dataset: DatasetInfo, most_documents: int | None) -> dict[str, Any]:
     from data_tools.against import compare_datasets
-    from recipes.cli.data_tables import print_comparison
 
     with _documents_bar() as on_documents:
-        comparison = compare_datasets(baseline, dataset, most_documents, on_documents)
-    if as_json:
-        typer.echo(json.dumps(comparison, indent=2, ensure_ascii=False))
-    else:
-        print_comparison(comparison)
+        return compare_datasets(baseline, dataset, most_documents, on_documents)
 
 
 def _print_report(info: DatasetInfo, report: dict[str, Any]) -> None:
-    from recipes.cli.data_tables import print_sample, print_summary, print_treatment
+    from recipes.cli.data_tables import print_comparison, print_sample, print_summary, print_treatment
 
+    if "against" in report:
+        print_comparison(report["against"])
     print_summary(info, report)
     if "treatment" in report:
         print_treatment(report["treatment"])

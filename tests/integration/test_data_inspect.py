@@ -95,8 +95,13 @@ def test_the_report_is_printed_and_drawn(study: Path, tmp_path: Path) -> None:
         assert part in output
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
     assert "stochastok" not in run(data.app, "inspect", study / "treated", "--no-treatment")
-    output = run(data.app, "inspect", study / "treated", "--against", study / "vanilla")
-    assert "Same text in all 120 of 120 documents" in output and "from token" in output
+    (tmp_path / "plot.png").unlink()
+    output = run(data.app, "inspect", study / "treated", "--against", study / "vanilla", *options)
+    for part in ("Same text in all 120 of 120 documents", "from token", "all prefixes", "stored   "):
+        assert part in output
+    assert (tmp_path / "plot.png").exists()
+    report = json.loads(run(data.app, "inspect", study / "treated", "--against", study / "vanilla", "--no-treatment", "--json"))
+    assert report["against"]["compared"]["count"] == 120 and report["splits"] and "treatment" not in report
 
 
 def test_a_treatment_that_left_no_trace_is_pointed_out(study: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import gzip
 import json
 import random
 from collections import Counter
@@ -82,6 +83,10 @@ def test_rows_of_parquet_tables_are_documents_like_lines(options: PrepareOptions
     assert stored_texts(options, tokenizer) == TEXTS
     assert manifest["skipped"] == {"missing-text": 1}
     assert json.loads((options.out / "quarantine.jsonl").read_text())["line"] == 121
+    parquet.ParquetWriter(tmp_path / "empty.parquet", table.schema).close()
+    assert parquet.ParquetFile(tmp_path / "empty.parquet").num_row_groups == 0
+    both = dataclasses.replace(options, inputs=(*options.inputs, str(tmp_path / "empty.parquet")), on_bad_line="skip", overwrite=True)
+    assert [entry["path"] for entry in prepare(both)["inputs"]] == list(both.inputs)
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 nothing")
     with pytest.raises(DataError, match=r"broken\.parquet is not a Parquet table or is damaged"):
         prepare(dataclasses.replace(options, inputs=(str(tmp_path / "broken.parquet"),), overwrite=True))
@@ -147,6 +152,7 @@ def test_long_documents_are_stored_like_short_ones(
     monkeypatch.setattr("data_tools.text_encoder.CHUNK_CHARACTERS", 300)
     long = prepare(dataclasses.replace(options, out=tmp_path / "long"))
     assert long["encoder"].pop("long_documents") > 3
+    assert long["encoder"].pop("long_documents_encoded_whole") >= 1  # the z have no place to cut
     assert long == short
     for name in ("train.bin", "train.idx", "quarantine.jsonl"):
         assert (tmp_path / "long" / name).read_bytes() == (options.out / name).read_bytes()
@@ -159,6 +165,25 @@ def test_a_plugin_that_changes_nothing_is_an_error(options: PrepareOptions) -> N
     manifest = prepare(dataclasses.replace(nothing, plugin_settings=("stochastok.expand_prop=0.3",)))
     assert manifest["plugin"] == {"name": "stochastok", "settings": {"expand_prop": 0.3}}
     assert 100 < manifest["plugin_counts"]["documents_changed"] <= manifest["plugin_counts"]["documents"] == len(TEXTS)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_settings_that_a_plugin_refuses_are_named_before_any_work(options: PrepareOptions, workers: int) -> None:
+    wrong = dataclasses.replace(options, plugin="patok", plugin_settings=("affix_awareness=2",), workers=workers)
+    with pytest.raises(ConfigError, match=r"patok\.affix_awareness=2.* is no probability"):
+        prepare(wrong)
+    assert not options.out.exists()
+
+
+def test_a_large_compressed_file_is_pointed_out_and_takes_one_worker(
+    options: PrepareOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    zipped = tmp_path / "text.jsonl.gz"
+    zipped.write_bytes(gzip.compress(Path(options.inputs[0]).read_bytes()))
+    monkeypatch.setattr("data_tools.prepare.BYTES_WORTH_A_CUT", 100)
+    monkeypatch.delattr("data_tools.work.ProcessPoolExecutor")
+    prepare(dataclasses.replace(options, inputs=(str(zipped),), workers=4))
+    assert "text.jsonl.gz is compressed, so it is one piece of work" in caplog.text
 
 
 def test_verification_encodes_everything_twice_and_says_so(options: PrepareOptions, tmp_path: Path) -> None:

@@ -154,8 +154,16 @@ def test_an_existing_dataset_is_replaced_only_on_request_and_other_folders_never
     assert not (options.out / "test.bin").exists()
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("precious")
-    with pytest.raises(OutputExistsError, match=r"thesis is not a dataset .*does not replace it"):
-        prepare(dataclasses.replace(options, out=tmp_path / "thesis", overwrite=True))
+    for manifest in (None, {"schema": "sibol.chunks/1"}):
+        if manifest is not None:
+            (tmp_path / "thesis" / "manifest.json").write_text(json.dumps(manifest))
+        with pytest.raises(OutputExistsError, match=r"thesis was not written by this command.*does not replace it"):
+            prepare(dataclasses.replace(options, out=tmp_path / "thesis", overwrite=True))
+    (options.out / "chapter.tex").write_text("precious")
+    before = {path: path.read_bytes() for path in options.out.rglob("*") if path.is_file()}
+    with pytest.raises(OutputExistsError, match=r"set has chapter\.tex beside a dataset"):
+        prepare(dataclasses.replace(options, overwrite=True))
+    assert {path: path.read_bytes() for path in options.out.rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.parametrize(
@@ -199,7 +207,7 @@ class Shift:
         self.bytes = {text[0]: token for token, text in enumerate(self.spelled) if len(text) == 1}
 
     def __call__(self, batch, document_ids, seed):
-        if self.settings.die:
+        if self.settings.die and batch.documents:
             os._exit(9)
         documents = [batch.document(number).tolist() for number in range(batch.documents)]
         for ids, number in zip(documents, document_ids.tolist()):

@@ -126,6 +126,19 @@ def test_a_merge_names_shards_that_are_missing_incomplete_or_foreign(options: Pr
     assert contents(options.out) == expected
 
 
+def test_lines_that_are_errors_to_prepare_are_errors_to_merge(options: PrepareOptions, expected: dict[str, bytes]) -> None:
+    Path(options.inputs[1]).write_text(Path(options.inputs[1]).read_text() + "bad\n")
+    strict = dataclasses.replace(options, shard="1/1", on_bad_line="fail")
+    with pytest.raises(DataError, match=r"b\.jsonl:2: not-an-object"):
+        prepare(strict)
+    prepare(dataclasses.replace(strict, on_bad_line="skip"))
+    with pytest.raises(DataError, match=r"b\.jsonl:2: not-an-object"):
+        prepare(strict)
+    with pytest.raises(DataError, match=r"b\.jsonl:2: not-an-object .*\n.*finished work is kept"):
+        merge(options.out)
+    assert prepare(dataclasses.replace(options, on_bad_line="skip"))["skipped"] == {"not-an-object": 1, "broken-json": 1}
+
+
 def test_a_damaged_unit_stops_the_merge(options: PrepareOptions) -> None:
     prepare(dataclasses.replace(options, shard="1/1"))
     file = next(options.out.glob(f"{SHARDS_FOLDER}/1-of-1/000002/train.ids"))
@@ -188,16 +201,16 @@ merge.merge(Path({out!r}))
 """
 
 
-@pytest.mark.parametrize("moves", [0, 2, 6])
+@pytest.mark.parametrize(("moves", "again"), [(0, "merge"), (2, "prepare"), (6, "merge"), (6, "prepare")])
 def test_a_merge_killed_while_files_move_to_their_place_leaves_no_dataset_and_is_repeated(
-    options: PrepareOptions, expected: dict[str, bytes], moves: int
+    options: PrepareOptions, expected: dict[str, bytes], moves: int, again: str
 ) -> None:
     prepare(dataclasses.replace(options, shard="1/1"))
     code = DIE_WHILE_PUBLISHING.format(moves=moves, out=str(options.out))
     assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY).returncode == 9
     with pytest.raises(DataError, match="is not a Sibol dataset"):
         open_dataset(options.out)
-    merge(options.out)
+    merge(options.out) if again == "merge" else prepare(options)
     assert contents(options.out) == expected
 
 

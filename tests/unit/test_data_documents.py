@@ -70,6 +70,7 @@ def test_an_id_field_decides_the_number_and_integers_equal_their_spelling() -> N
         (b'{"text": "a\xff"}', "invalid-utf8", "byte 12 is 0xff"),
         (b'{"text": "a", "text": "b"}', "duplicate-key", "'text'"),
         (b'{"text": "a", "meta": {"k": 1, "k": 1}}', "duplicate-key", "'k'"),
+        (b'{"text": "a", ' + b"".join(b'"%d": 1, ' % number for number in range(50_000)) + b'"49999": 1}', "duplicate-key", "'49999'"),
         (b" \n", "blank-line", ""),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,9 +13,10 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_tools.inputs import find_inputs, open_input
+from data_tools.bad_lines import BadLines
+from data_tools.inputs import FoundInputs, find_inputs, open_input
 from data_tools.lines import LineReader
-from nemo_ext.common.errors import DataError
+from nemo_ext.common.errors import ConfigError, DataError
 
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.ZstdCompressor().compress}
 
@@ -46,6 +48,16 @@ def test_patterns_match_several_files_in_order(tmp_path: Path) -> None:
     for name in ("2.jsonl", "1.jsonl", "1.txt"):
         (tmp_path / name).write_text("")
     assert [file.path.name for file in find_inputs([f"{tmp_path}/*.jsonl"]).files] == ["1.jsonl", "2.jsonl"]
+
+
+@pytest.mark.parametrize("pattern", ["part*", "**", "**/"])
+def test_folders_that_a_pattern_matches_are_walked(tmp_path: Path, pattern: str) -> None:
+    for name in ("part1/a.jsonl", "part1/inner/b.txt", "part2/c.jsonl", "part2/notes.md"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    found = find_inputs([f"{tmp_path}/{pattern}"])
+    assert [file.path.name for file in found.files] == ["a.jsonl", "b.txt", "c.jsonl"]
+    assert found.skipped == {"file-of-another-kind": 1}
 
 
 @pytest.mark.parametrize(
@@ -129,3 +141,9 @@ def test_reading_counts_bytes_on_disk_up_to_the_size_of_all_files(tmp_path: Path
     assert [batch.bytes_read for batch in LineReader(found)][-1] == found.size_bytes
     with open_input(found.files[0]) as (stream, counting):
         assert stream.read(2) == b"x\n" and counting.bytes_read == found.files[0].size_bytes
+
+
+def test_an_unknown_policy_for_bad_lines_is_refused_before_a_file_is_opened(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--on-bad-line 'quarantin' is not known.*quarantine"):
+        BadLines("quarantin", FoundInputs((), Counter()), tmp_path)
+    assert not list(tmp_path.iterdir())

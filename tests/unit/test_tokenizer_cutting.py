@@ -14,9 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
+from nemo_ext.common.errors import ConfigError
 from nemo_ext.tokenizers import TextTokenizer, load
 from nemo_ext.tokenizers.cutting import CUT, GPT2, LLAMA3, QWEN2, can_cut, chunks
 from nemo_ext.tokenizers.fast_encoder import TiktokenEncoder, fast_encoder
+from nemo_ext.tokenizers.pretokens import GPT2 as GPT2_RULE
+from nemo_ext.tokenizers.pretokens import pretoken_rule
 from tests.support.small_text import TEXTS
 
 ALPHABET = "ab AB\u0130 \u017f's'S.,!?-  \n\r\t\u00a0\u2028\u3000e\u0301\u00e9\u212b1\u0661\u6f22\u5b57\U0001f600\u2581<>_"
@@ -169,3 +172,18 @@ def test_no_cut_where_a_token_reaches_across_a_space(tmp_path: Path) -> None:
     prefixed = json.loads(byte_level(None).to_str())
     prefixed["pre_tokenizer"]["add_prefix_space"] = True
     assert not can_cut(write(tmp_path / "prefixed", Tokenizer.from_str(json.dumps(prefixed))))
+
+
+def test_no_cut_where_an_added_token_ends_with_a_space(tmp_path: Path) -> None:
+    tokenizer = byte_level(None)
+    tokenizer.add_tokens(["step:"])
+    assert can_cut(write(tmp_path / "before", tokenizer))
+    tokenizer.add_tokens(["answer: "])
+    assert not can_cut(write(tmp_path / "after", tokenizer))
+
+
+def test_an_old_tokenizer_json_that_does_not_mention_the_builtin_pattern_uses_it() -> None:
+    assert pretoken_rule({"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}).pattern == GPT2_RULE
+    split = {"type": "Split", "pattern": {"Regex": GPT2}, "behavior": "Isolated", "invert": False}
+    with pytest.raises(ConfigError, match="not known here"):
+        pretoken_rule({"type": "Sequence", "pretokenizers": [split, {"type": "ByteLevel"}]})

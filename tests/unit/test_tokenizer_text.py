@@ -109,6 +109,9 @@ def test_unusable_folders_are_refused_with_a_remedy(tokenizer: TextTokenizer, tm
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(DataError, match="is not a tokenizer"):
         load(tmp_path)
+    (tmp_path / "tokenizer.json").write_text('{"model": {"type": "Novel", "vocab": {}}}')
+    with pytest.raises(DataError, match=r"tokenizer\.json cannot be opened by the installed tokenizers \d+\.\d+"):
+        load(tmp_path)
     tokenizer.copy(tmp_path)
     (tmp_path / "special_tokens_map.json").unlink()
     (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "<eos>"}')
