@@ -30,6 +30,8 @@ def train(
 
     if size not in SIZES:
         raise ConfigError(f"--size {size!r} is not known. Choose one of: {', '.join(SIZES)}.")
+    if global_batch_size % micro_batch_size:
+        raise ConfigError(f"--global-batch-size {global_batch_size} is not a multiple of --micro-batch-size {micro_batch_size}.")
     turns = []
     for job, times in compare(size, steps, rounds, seq_length, global_batch_size, micro_batch_size):
         turns.append((job, times))
