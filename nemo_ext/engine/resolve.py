@@ -48,6 +48,7 @@ def resolve(config: RunConfig, ranks: int) -> ResolvedRun:
     task = TASKS.get(config.data.task)
     require_sequences(task, data)
     family, hf_config = architecture(config, data)
+    require_objective(task, family)
     family.check(hf_config)
     check_architecture(config, hf_config)
     require_divisible_vocabulary(config, hf_config)
@@ -94,6 +95,16 @@ def architecture(config: RunConfig, data: Blend) -> tuple[ModelFamily, dict[str,
             "Prepare the dataset with the model's own tokenizer."
         )
     return family_of(hf_config), hf_config
+
+
+def require_objective(task: Task, family: ModelFamily) -> None:
+    """Raise ConfigError unless models of `family` predict what `task` asks them for."""
+    if task.objective != family.objective:
+        able = [name for name in FAMILIES.names() if FAMILIES.get(name).objective == task.objective]
+        raise ConfigError(
+            f"Task {task.name!r} trains {task.objective} language models, but family {family.name!r} is a {family.objective} one. "
+            f"Use a family that can learn it ({', '.join(able) or 'none is installed'}), or set data.task to a task for {family.name}."
+        )
 
 
 def require_divisible_vocabulary(config: RunConfig, hf_config: dict[str, Any]) -> None:

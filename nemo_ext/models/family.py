@@ -41,6 +41,7 @@ class ModelFamily:
     mapping: `(hf_config, padded_vocab_size) -> list[Rule]`.
     normal_form: a config.json's content -> the config that a run keeps: of a multimodal model the text part, and with the fields
         that the rest of the program asks for.
+    objective: "causal" or "masked": what its language modelling head predicts, and so which tasks it can learn.
     """
 
     name: str
@@ -51,6 +52,7 @@ class ModelFamily:
     mapping: str
     free_fields: frozenset[str] = field(default_factory=frozenset)
     normal_form: Callable[[Mapping[str, Any]], dict[str, Any]] = dict
+    objective: str = "causal"
 
     def hf_config(self, preset: str, overrides: Mapping[str, Any], vocab_size: int | None = None) -> dict[str, Any]:
         """Hugging Face config of a preset with `overrides` applied and, if given, the tokenizer's `vocab_size`.

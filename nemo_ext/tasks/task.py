@@ -18,6 +18,7 @@ class Task:
     data_module: `(config: RunConfig, data: Blend, index_cache: Path) -> LightningDataModule`.
     data_step: `(iterator) -> batch`, a dict of tensors on this rank's device; NeMo calls it once per micro batch.
     by_sentence: whether it reads datasets of one sequence per sentence (`--sentences`) rather than per document.
+    objective: the `ModelFamily.objective` of the models that can learn it.
     forward_step: `(model, batch) -> per-token losses [batch, seq]` on the last pipeline stage.
     """
 
@@ -26,6 +27,7 @@ class Task:
     data_step: str
     forward_step: str
     by_sentence: bool = False
+    objective: str = "causal"
 
     def build_data_module(self, *arguments: Any) -> Any:
         """The Lightning data module of a run."""
