@@ -16,6 +16,27 @@ _WEIGHT_SUFFIXES = (
     *(".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".pt", ".pth", ".h5", ".ot", ".ckpt", ".msgpack", ".npz"),
     *(".gguf", ".tflite", ".onnx", ".onnx_data"),
 )
+# What must go with the weights wherever they go.
+_LICENCES = ("license", "licence", "notice", "use_policy", "copying")
+
+
+def model_files(start: Path | str) -> Path:
+    """Where the config and the tokenizer of a start lie: in a Hugging Face folder itself, in `model/` of an imported checkpoint."""
+    start = Path(start)
+    return start / "model" if is_checkpoint(start) else start
+
+
+def is_checkpoint(start: Path) -> bool:
+    """Whether a folder is an imported checkpoint, `weights/` beside `model/`, and no Hugging Face folder."""
+    return (start / "weights" / ".metadata").is_file()
+
+
+def copy_licences(source: Path, folder: Path) -> list[str]:
+    """Copy the files of `source` that say what may be done with the model; returns their names."""
+    names = sorted(path.name for path in source.iterdir() if path.is_file() and path.name.lower().startswith(_LICENCES))
+    for name in names:
+        shutil.copyfile(source / name, folder / name)
+    return names
 
 
 def write_model_files(folder: Path, hf_config: Mapping[str, Any], torch_dtype: str, model_files_dir: Path | str | None) -> None:

@@ -108,6 +108,8 @@ def slice_layers(
     refuse_existing(out_dir, overwrite)
     hf_config = read_model_config(Path(hf_dir))
     config, family = sliced_config(hf_config, layers), family_of(hf_config)
+    for described in (hf_config, config):
+        family.check(described)
     rules = family.build_mapping(config)
     source = HuggingFaceWeights(hf_dir, family.build_mapping(hf_config))
     _check_places(source.table, Table(rules, len(layers)), layers)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import dataclass, field
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,13 @@ from nemo_ext.common.errors import ConfigError, DataError
 from nemo_ext.common.files import atomic_file, write_json
 from nemo_ext.common.hf_config import own_name
 from nemo_ext.config import RunConfig, check_architecture, check_run, to_yaml
+from nemo_ext.convert.hf_folder import copy_licences, model_files
 from nemo_ext.engine.run_folder import RunFolder, checkpoint_to_resume, read_state
 from nemo_ext.models.family import FAMILIES, ModelFamily, family_of, padded_vocab_size, read_model_config
 from nemo_ext.tasks.task import TASKS, Task
 from nemo_ext.tasks.treatment import check_treatment
+
+BLEND_SURPLUS = 0.005  # share of sequences that Megatron builds beyond those asked for (`mid_level_dataset_surplus`)
 
 
 @dataclass(frozen=True)
@@ -47,14 +51,15 @@ def resolve(config: RunConfig, ranks: int) -> ResolvedRun:
     check_treatment(config.data, data)
     task = TASKS.get(config.data.task)
     require_sequences(task, data)
-    family, hf_config = architecture(config, data)
+    resume_from = checkpoint_to_resume(config)
+    if resume_from is not None:
+        require_same_data(resume_from, data)
+        require_same_order(resume_from, task, config, data)
+    family, hf_config = architecture(config, data) if resume_from is None else architecture_of_run(RunFolder(config.output_dir), data)
     require_objective(task, family)
     family.check(hf_config)
     check_architecture(config, hf_config)
     require_divisible_vocabulary(config, hf_config)
-    resume_from = checkpoint_to_resume(config)
-    if resume_from is not None:
-        require_same_data(resume_from, data)
     return ResolvedRun(
         config=config,
         family=family,
@@ -85,7 +90,7 @@ def architecture(config: RunConfig, data: Blend) -> tuple[ModelFamily, dict[str,
         return family, family.normal_form(hf_config)
     if model.overrides:
         raise ConfigError("model.overrides cannot change a model that is loaded with init_from. Remove one of the two.")
-    source = Path(model.init_from)
+    source = model_files(model.init_from)
     hf_config = read_model_config(source)
     require_same_tokenizer(source, data)
     if hf_config["vocab_size"] < data.vocab_size:
@@ -94,6 +99,13 @@ def architecture(config: RunConfig, data: Blend) -> tuple[ModelFamily, dict[str,
             f"{hf_config['vocab_size']} embeddings. "
             "Prepare the dataset with the model's own tokenizer."
         )
+    return family_of(hf_config), hf_config
+
+
+def architecture_of_run(folder: RunFolder, data: Blend) -> tuple[ModelFamily, dict[str, Any]]:
+    """Family and Hugging Face config that a run began with. What it was started from may have moved or changed since, and is not read."""
+    hf_config = read_model_config(folder.model)
+    require_same_tokenizer(folder.model, data)
     return family_of(hf_config), hf_config
 
 
@@ -132,6 +144,26 @@ def require_same_data(checkpoint: Path, data: Blend) -> None:
         )
 
 
+def require_same_order(checkpoint: Path, task: Task, config: RunConfig, data: Blend) -> None:
+    """Raise ConfigError when another number of steps would put what is left of the data into another order.
+
+    Megatron shuffles all epochs of a run together, so that their number decides every sample's place; within one epoch it decides nothing.
+    """
+    earlier, wanted = read_state(checkpoint)["max_steps"], config.train.max_steps
+    if earlier == wanted or not task.order_follows_steps or config.data.plugin_mode == "online":
+        return
+    sequences, length = max(earlier, wanted) * config.train.global_batch_size, config.train.seq_length
+    for split, share in data.split("train"):
+        drawn = ceil(ceil(sequences * share) * (1 + BLEND_SURPLUS)) * length + 1
+        if drawn > split.tokens:
+            raise ConfigError(
+                f"train.max_steps={wanted}, but {checkpoint} is of a run of {earlier} steps, and over more than one epoch of "
+                f"{split.prefix} the order of the data depends on the number of steps: sequences would be repeated and left out. "
+                f"Keep train.max_steps={earlier} (train.stop_after_step ends it sooner), or export the run and start a new one from it "
+                "(model.init_from)."
+            )
+
+
 def require_sequences(task: Task, data: Blend) -> None:
     """Raise DataError unless the sequences of the datasets are what `task` reads: shuffled sentences are no text to learn to go on."""
     for dataset in data.datasets:
@@ -144,19 +176,22 @@ def require_sequences(task: Task, data: Blend) -> None:
 
 
 def write_run_folder(run: ResolvedRun) -> None:
-    """Write run.yaml and the model folder (config.json, generation_config.json, tokenizer). One process calls it."""
+    """Write run.yaml and, at the start, the model folder: config, generation config, tokenizer, licences. One process calls it."""
     from nemo_ext.tokenizers import load
 
     run.folder.path.mkdir(parents=True, exist_ok=True)
     run.folder.remove_leftovers()
-    if run.resume_from is None:  # Megatron writes its indices in place: of a start that was killed, some may be half written
-        shutil.rmtree(run.folder.index_cache, ignore_errors=True)
     with atomic_file(run.folder.settings) as handle:
         handle.write(to_yaml(run.config))
+    if run.resume_from is not None:
+        return  # the model's files are those that the run began with
+    # Megatron writes its indices in place: of a start that was killed, some may be half written.
+    shutil.rmtree(run.folder.index_cache, ignore_errors=True)
     run.folder.model.mkdir(exist_ok=True)
     write_json(run.folder.model / "config.json", run.hf_config)
-    source = Path(run.config.model.init_from or run.data.tokenizer_dir)
+    source = model_files(run.config.model.init_from) if run.config.model.init_from else Path(run.data.tokenizer_dir)
     load(source).copy(run.folder.model)
+    copy_licences(source, run.folder.model)
     _write_generation_config(run, source)
 
 

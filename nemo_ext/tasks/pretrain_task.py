@@ -7,4 +7,5 @@ TASK = Task(
     data_module="nemo_ext.tasks.pretrain:PretrainingData",
     data_step="nemo_ext.tasks.pretrain:data_step",
     forward_step="nemo_ext.tasks.pretrain:forward_step",
+    order_follows_steps=True,
 )

@@ -19,6 +19,7 @@ class Task:
     data_step: `(iterator) -> batch`, a dict of tensors on this rank's device; NeMo calls it once per micro batch.
     by_sentence: whether it reads datasets of one sequence per sentence (`--sentences`) rather than per document.
     objective: the `ModelFamily.objective` of the models that can learn it.
+    order_follows_steps: whether, over more than one epoch, the order of the samples depends on train.max_steps.
     forward_step: `(model, batch) -> per-token losses [batch, seq]` on the last pipeline stage.
     """
 
@@ -28,6 +29,7 @@ class Task:
     forward_step: str
     by_sentence: bool = False
     objective: str = "causal"
+    order_follows_steps: bool = False
 
     def build_data_module(self, *arguments: Any) -> Any:
         """The Lightning data module of a run."""
