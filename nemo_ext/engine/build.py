@@ -51,9 +51,16 @@ def build_model_config(run: ResolvedRun, weight_loader: Callable[[Any], None] | 
     )
 
 
-def build_model(run: ResolvedRun, weight_loader: Callable[[Any], None] | None) -> GPTModel:
+class LanguageModel(GPTModel):
+    """NeMo's LightningModule, handing on whatever the task gives the model: GPTModel knows a decoder's arguments only."""
+
+    def forward(self, *arguments: Any, **options: Any) -> torch.Tensor:
+        return self.module(*arguments, **options)
+
+
+def build_model(run: ResolvedRun, weight_loader: Callable[[Any], None] | None) -> LanguageModel:
     """NeMo's LightningModule around the family's model, with the run's optimizer."""
-    return GPTModel(build_model_config(run, weight_loader), optim=build_optimizer(run.config))
+    return LanguageModel(build_model_config(run, weight_loader), optim=build_optimizer(run.config))
 
 
 def build_strategy(run: ResolvedRun) -> ReproducibleStrategy:

@@ -12,7 +12,6 @@ from math import sqrt
 from typing import Any
 
 import torch
-from megatron.core.models.gpt.gpt_model import GPTModel
 from megatron.core.transformer.module import MegatronModule
 from nemo.collections.llm.gpt.model.base import GPTConfig
 
@@ -88,9 +87,9 @@ class DecoderConfig(GPTConfig):
 
     def configure_model(
         self, tokenizer: Any = None, pre_process: bool | None = None, post_process: bool | None = None, vp_stage: int | None = None
-    ) -> GPTModel:
+    ) -> Any:
         """This rank's part of the model, with marks and true vocabulary in place and, given a `weight_loader`, its weights."""
-        model = super().configure_model(tokenizer, pre_process, post_process, vp_stage=vp_stage)
+        model = self._build(tokenizer, pre_process, post_process, vp_stage)
         model.to(self.params_dtype)  # Megatron makes learned positions in fp32 whatever the model is in
         mark_tensor_parallel(model)
         if self.has_scaled_embedding and hasattr(model, "embedding"):
@@ -103,6 +102,10 @@ class DecoderConfig(GPTConfig):
             with torch.no_grad():
                 self.weight_loader(model)
         return model
+
+    def _build(self, tokenizer: Any, pre_process: bool | None, post_process: bool | None, vp_stage: int | None) -> Any:
+        """The bare Megatron model; an encoder's config builds another."""
+        return super().configure_model(tokenizer, pre_process, post_process, vp_stage=vp_stage)
 
     def _two_base_rotary(self, local_base: float) -> TwoBaseRotary:
         return TwoBaseRotary(

@@ -22,9 +22,11 @@ FAMILIES = Registry(
     "model family",
     "sibol.models",
     {
+        "bert": "nemo_ext.models.bert.presets:FAMILY",
         "gemma3": "nemo_ext.models.gemma3.presets:FAMILY",
         "gpt2": "nemo_ext.models.gpt2.presets:FAMILY",
         "llama": "nemo_ext.models.llama.presets:FAMILY",
+        "modernbert": "nemo_ext.models.modernbert.presets:FAMILY",
         "qwen2": "nemo_ext.models.qwen2.presets:FAMILY",
         "qwen3": "nemo_ext.models.qwen3.presets:FAMILY",
     },
