@@ -9,14 +9,14 @@ from nemo_ext.common.blend import Blend
 from nemo_ext.common.errors import SibolError
 from nemo_ext.common.hf_config import with_common_names
 from nemo_ext.config import from_yaml, to_yaml
-from nemo_ext.engine.launch import CONTINUE_EXIT_CODE, start_ranks, threads_per_rank
+from nemo_ext.engine.launch import CONTINUE_EXIT_CODE, Nodes, start_ranks, threads_per_rank
 from nemo_ext.engine.resolve import ResolvedRun
 from nemo_ext.engine.run_folder import changed_settings
 from nemo_ext.tasks.treatment import UNTREATED, describe_treatment
 
 
-def run_locally(run: ResolvedRun) -> int:
-    """Train on `run.ranks` local ranks. Returns 0 when finished, 75 when stopped early, else the ranks' error code.
+def run_locally(run: ResolvedRun, nodes: Nodes = Nodes()) -> int:
+    """Train on this machine's share of `run.ranks` ranks. Returns 0 when finished, 75 when stopped early, else the ranks' error code.
 
     Raises SibolError with the message that rank 0 left.
     """
@@ -24,7 +24,8 @@ def run_locally(run: ResolvedRun) -> int:
         settings = Path(folder) / "run.yaml"
         settings.write_text(to_yaml(run.config), encoding="utf-8")
         error_file = Path(folder) / "error.txt"
-        code = start_ranks(settings, run.ranks, threads_per_rank(run.config.train.threads, run.ranks), error_file)
+        ranks = run.ranks // nodes.count
+        code = start_ranks(settings, ranks, threads_per_rank(run.config.train.threads, ranks), error_file, nodes)
         if code != 0 and error_file.exists():
             raise SibolError(error_file.read_text(encoding="utf-8"))
     if code == 0 and run.folder.steps()[-1:] != [run.config.train.max_steps]:

@@ -16,7 +16,9 @@ def train(
     ranks: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(
-            help="Local ranks to start (default: tp x pp x cp); inside torchrun or srun the ranks are those already there.", min=1
+            help="Local ranks to start (default: those of the job, else tp x pp x cp); inside torchrun or srun the ranks are those "
+            "already there.",
+            min=1,
         ),
     ] = None,
     resume: Annotated[
@@ -27,7 +29,7 @@ def train(
 ) -> None:
     """Train or continue a run. Exit code 0: finished; 75: stopped early with a checkpoint, the same command continues."""
     from nemo_ext.config import apply_overrides
-    from nemo_ext.engine.launch import joined_ranks
+    from nemo_ext.engine.launch import job_nodes, joined_ranks
     from nemo_ext.engine.local_run import describe, run_locally
     from nemo_ext.engine.resolve import resolve
     from recipes import load_recipe
@@ -35,14 +37,17 @@ def train(
     config = apply_overrides(load_recipe(recipe), [*(overrides or []), *([f"checkpoint.resume={resume}"] if resume else [])])
     joined = joined_ranks(os.environ)
     parallel = config.parallel
-    world = joined or ranks or parallel.tp * parallel.pp * parallel.cp
+    nodes = job_nodes(os.environ)
+    local = ranks or nodes.ranks_per_node or max(1, parallel.tp * parallel.pp * parallel.cp // nodes.count)
+    world = joined or local * nodes.count
     if dry_run or joined is None or os.environ.get("RANK", os.environ.get("SLURM_PROCID")) == "0":
         run = resolve(config, world)
-        typer.echo(describe(run), err=True)
+        if nodes.rank == 0:
+            typer.echo(describe(run), err=True)
     if dry_run:
         return
     if joined is not None:
         from nemo_ext.engine.worker import run_rank
 
         raise typer.Exit(run_rank(config))
-    raise typer.Exit(run_locally(run))
+    raise typer.Exit(run_locally(run, nodes))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from nemo_ext.common.errors import ConfigError
 from nemo_ext.engine import launch
 
 SRUN = {
@@ -66,12 +67,42 @@ def test_threads_are_the_cores_divided_by_the_ranks_unless_asked_for() -> None:
     assert launch.threads_per_rank(3, 2) == 3
 
 
+def test_a_job_of_several_nodes_starts_its_share_of_the_ranks_where_the_others_meet_them() -> None:
+    environment = {
+        "SIBOL_JOB_NODES": "2",
+        "SIBOL_JOB_NODE_RANK": "1",
+        "SIBOL_JOB_RANKS_PER_NODE": "4",
+        "SIBOL_JOB_MASTER_ADDR": "gpu07",
+        "SIBOL_JOB_MASTER_PORT": "20041",
+    }
+    nodes = launch.job_nodes(environment)
+    assert nodes == launch.Nodes(count=2, rank=1, ranks_per_node=4, master="gpu07", port=20041)
+    command = launch.rank_command(Path("s.yaml"), 4, nodes)
+    assert {"--nnodes=2", "--node-rank=1", "--master-addr=gpu07", "--master-port=20041", "--nproc-per-node=4"} <= set(command)
+    assert "--standalone" not in command
+    assert launch.joined_ranks({**SRUN, **environment}) is None  # srun's tasks are launchers here, not ranks
+
+
+def test_one_rank_on_each_of_several_nodes_meets_the_others() -> None:
+    nodes = launch.Nodes(count=3, rank=0, master="a", port=20001)
+    assert "--nnodes=3" in launch.rank_command(Path("s.yaml"), 1, nodes)
+
+
+def test_without_a_job_there_is_one_node_and_half_a_job_is_refused() -> None:
+    assert launch.job_nodes({}) == launch.Nodes()
+    assert launch.job_nodes({"SIBOL_JOB_NODES": "1", "SIBOL_JOB_RANKS_PER_NODE": "8"}).ranks_per_node == 8
+    with pytest.raises(ConfigError, match="SIBOL_JOB_MASTER_PORT"):
+        launch.job_nodes({"SIBOL_JOB_NODES": "2", "SIBOL_JOB_NODE_RANK": "0", "SIBOL_JOB_MASTER_ADDR": "a"})
+    with pytest.raises(ConfigError, match="no whole number"):
+        launch.job_nodes({"SIBOL_JOB_NODES": "two"})
+
+
 PROGRAM = """
 import signal, sys, time
 sys.path.insert(0, {root!r})
 from nemo_ext.engine import launch
 child = "import signal, sys, time; signal.signal(signal.SIGUSR1, lambda *a: sys.exit(9)); print('ready', flush=True); time.sleep(60)"
-launch.rank_command = lambda settings, ranks: [sys.executable, "-c", child]
+launch.rank_command = lambda settings, ranks, nodes: [sys.executable, "-c", child]
 print("code", launch.start_ranks(None, 1, 1, None), flush=True)
 """
 
@@ -84,6 +115,22 @@ def test_a_stop_signal_reaches_the_rank_as_a_request_to_save_and_leave(number: s
     process.send_signal(number)
     assert process.stdout.read() == "code 9\n"
     assert process.wait() == 0
+
+
+def test_a_request_to_stop_that_arrives_twice_does_not_kill_and_one_that_is_repeated_later_does() -> None:
+    root = str(Path(launch.__file__).parents[2])
+    program = PROGRAM.replace("sys.exit(9)", "time.sleep(3) or sys.exit(9)").replace(
+        "launch.rank_command =", "launch.SAME_REQUEST_S = {patience}; launch.rank_command ="
+    )
+    for patience, pause_s, code in ((60.0, 0.2, 9), (0.1, 0.5, 128 + signal.SIGKILL)):
+        text = program.format(root=root, patience=patience)
+        process = subprocess.Popen([sys.executable, "-c", text], stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGTERM)
+        time.sleep(pause_s)
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.read() == f"code {code}\n"
+        process.wait()
 
 
 def test_ranks_do_not_outlive_a_launcher_that_was_killed() -> None:
