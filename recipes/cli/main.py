@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from nemo_ext.common.errors import SibolError
-from recipes.cli import bench, data, demo, doctor, evaluate, export, show, slice, tokenizer, train
+from recipes.cli import bench, data, demo, doctor, evaluate, export, jobs, show, slice, submit, tokenizer, train
 
 app = typer.Typer(
     name="sibol",
@@ -27,6 +27,8 @@ app.command("export")(export.export)
 app.command("slice")(slice.slice_model)
 app.command("evaluate")(evaluate.evaluate)
 app.command("demo")(demo.demo)
+app.command("submit")(submit.submit)
+app.command("jobs")(jobs.jobs)
 app.add_typer(bench.app, name="bench")
 app.command("doctor")(doctor.doctor)
 
