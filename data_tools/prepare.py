@@ -24,7 +24,7 @@ from data_tools.merge import UNTREATED, kept_documents, manifest_of, merge, refu
 from data_tools.outputs import refuse_other
 from data_tools.shards import SHARDS_FOLDER, Plan, Shard, finished_units, open_shard, parse_shard
 from data_tools.splits import parse_split
-from data_tools.text_encoder import TIKTOKEN, TOKENIZERS
+from data_tools.text_encoder import TOKENIZERS
 from data_tools.units import Unit, line_number, plan_units
 from data_tools.work import Job, Summary, encode_units
 from nemo_ext.common.dataset import DATASET_SCHEMA, MANIFEST_NAME
@@ -190,7 +190,8 @@ def _encode_settings(options: PrepareOptions, tokenizer: TextTokenizer, inputs: 
             f"--prepend-bos: tokenizer {tokenizer.path} has no bos_token (found: {tokenizer.specials or 'no special tokens'}). "
             "Leave it out, or set bos_token in its tokenizer_config.json."
         )
-    fast = inputs.size_bytes >= BYTES_WORTH_A_PROOF or options.verify_encoder
+    worth_it = inputs.size_bytes >= BYTES_WORTH_A_PROOF or options.verify_encoder
+    fast = fast_encoder(tokenizer) if worth_it else None
     return EncodeSettings(
         tokenizer_dir=str(options.tokenizer),
         text_field=options.text_field,
@@ -205,7 +206,7 @@ def _encode_settings(options: PrepareOptions, tokenizer: TextTokenizer, inputs: 
         plugin=options.plugin,
         plugin_settings=plugins.parse_settings(options.plugin, options.plugin_settings),
         seed=options.seed,
-        encoder=TIKTOKEN if fast and fast_encoder(tokenizer) is not None else TOKENIZERS,
+        encoder=fast.name if fast is not None else TOKENIZERS,
         verify_encoder=options.verify_encoder,
     )
 

@@ -10,21 +10,23 @@ import numpy as np
 from data_tools.sentences import SENTENCE_END, sentences
 from nemo_ext.tokenizers import RaggedBatch, TextTokenizer
 from nemo_ext.tokenizers.cutting import CHUNK_CHARACTERS, CUT, can_cut, chunks
-from nemo_ext.tokenizers.fast_encoder import BatchEncoder, fast_encoder
+from nemo_ext.tokenizers.fast_encoder import fast_encoder
 from nemo_ext.tokenizers.ragged import from_lengths
 
-TIKTOKEN = "tiktoken"
 TOKENIZERS = "tokenizers"
 LONGEST_CHUNK = 2  # in chunks: beyond it a text was not cut, because of its tokenizer or for want of spaces
 
 
 class TextEncoder:
-    """Encodes by `name`, TIKTOKEN or TOKENIZERS. `counts` tells how many texts were verified and differed, and what could not be cut."""
+    """Encodes by the tokenizer itself when `name` is TOKENIZERS, else by its fast encoder.
+
+    `counts` tells how many texts were verified and differed, and what could not be cut.
+    """
 
     def __init__(self, tokenizer: TextTokenizer, name: str, verify: bool) -> None:
-        fast = fast_encoder(tokenizer) if name == TIKTOKEN else None
+        fast = fast_encoder(tokenizer) if name != TOKENIZERS else None
         self._tokenizer = tokenizer
-        self._encoder: BatchEncoder = fast or tokenizer
+        self._encoder = fast or tokenizer
         self._verify = verify and fast is not None
         self._can_cut = can_cut(tokenizer.path)
         self.counts: Counter[str] = Counter()

@@ -47,12 +47,18 @@ def _jit(function: Callable[..., Any], inline: bool) -> Any:
 
 
 @cache
-def machine_code_folder() -> Path | None:
-    """Where machine code of these sources is kept, or None when nothing can be written there."""
+def sources_digest() -> str:
+    """Hex SHA-256 of the sources in this folder."""
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    folder = cache_folder() / f"machine-code-{digest.hexdigest()[:16]}"
+    return digest.hexdigest()
+
+
+@cache
+def machine_code_folder() -> Path | None:
+    """Where machine code of these sources is kept, or None when nothing can be written there."""
+    folder = cache_folder() / f"machine-code-{sources_digest()[:16]}"
     try:
         folder.mkdir(parents=True)
     except FileExistsError:

@@ -1,4 +1,5 @@
-"""The fastest encoder that gives the ids of a tokenizer: tiktoken for byte-level BPE of an understood shape, else the tokenizer itself.
+"""The fastest encoder that gives the ids of a tokenizer: tiktoken for byte-level BPE of an understood shape, compiled code for BPE over
+characters (see `bpe_encoder`), else the tokenizer itself.
 
 tiktoken merges the pair whose joined bytes have the lowest rank; Hugging Face merges the listed pair with the lowest number. Both
 give the same ids when ranks follow the list of merges and every merged token, encoded alone, is one token: BPE inside a token's
@@ -22,7 +23,6 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from nemo_ext.common.files import sha256_of_json
-from nemo_ext.tokenizers import folder as tokenizer_folder
 from nemo_ext.tokenizers.array_cache import cached
 from nemo_ext.tokenizers.cutting import byte_level_pattern
 from nemo_ext.tokenizers.ragged import RaggedBatch, from_lengths
@@ -32,8 +32,10 @@ from nemo_ext.tokenizers.token_bytes import byte_alphabet
 BYTES = 256
 
 
-class BatchEncoder(Protocol):
-    """Texts to ids, as `TextTokenizer.encode_batch`."""
+class FastEncoder(Protocol):
+    """Texts to ids, as `TextTokenizer.encode_batch`; `name` is for the record."""
+
+    name: str
 
     def encode_batch(self, texts: Sequence[str]) -> RaggedBatch:
         """Ids of every text."""
@@ -92,17 +94,20 @@ class TiktokenEncoder:
         return bool(self._alike[np.frombuffer(text.encode("utf-32-le"), "<u4")].all())
 
 
-def fast_encoder(tokenizer: TextTokenizer) -> TiktokenEncoder | None:
-    """tiktoken for a tokenizer of an understood shape, else None. The proof takes seconds once and is kept in the user's cache."""
+def fast_encoder(tokenizer: TextTokenizer) -> FastEncoder | None:
+    """An encoder for a tokenizer of an understood shape, else None. The proof takes seconds once and is kept in the user's cache."""
     if not (tokenizer.path / "tokenizer.json").is_file():  # a tokenizer of another format
         return None
-    parsed = tokenizer_folder.read_tokenizer_json(tokenizer.path)
-    shape = _shape(parsed)
+    if tokenizer.parsed["model"].get("byte_fallback"):
+        from nemo_ext.tokenizers.bpe_encoder import bpe_encoder  # brings numba, which other tokenizers do without
+
+        return bpe_encoder(tokenizer)
+    shape = _shape(tokenizer.parsed)
     if shape is None:
         return None
     versions = {name: version(name) for name in ("tokenizers", "tiktoken")} | {"unicode": unicodedata.unidata_version}
     key = sha256_of_json({"pattern": shape.pattern, "normalizer": shape.normalizer, "versions": versions})
-    return TiktokenEncoder(tokenizer, shape, cached(UnicodeProof, key, lambda: _prove(parsed, shape)))
+    return TiktokenEncoder(tokenizer, shape, cached(UnicodeProof, key, lambda: _prove(tokenizer.parsed, shape)))
 
 
 def _encoding(pattern: str, tokens: Sequence[bytes]) -> Any:

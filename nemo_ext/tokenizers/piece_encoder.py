@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from nemo_ext.tokenizers.characters import character_classes, width
 from nemo_ext.tokenizers.compiled import compiled, inlined
-from nemo_ext.tokenizers.piece_rules import HALF, LOW_HALF, NO_RANK, PieceRules, merge_of
+from nemo_ext.tokenizers.merging import merge_few
+from nemo_ext.tokenizers.piece_rules import PieceRules
 from nemo_ext.tokenizers.pretokens import pretoken_end
 from nemo_ext.tokenizers.random_stream import mixed
 from nemo_ext.tokenizers.spelling import Spelling, find_hashed, hash_bytes
@@ -131,7 +132,9 @@ def encode_unit(encoder: Encoder, text: NDArray[np.uint8], start: int, end: int,
             out[count] = token
             return np.int64(count + 1)
     symbols = first_symbols(encoder, text, start, end, out, count)
-    return merged(encoder, out, count, symbols) if symbols != FAILED else FAILED
+    if symbols == FAILED:
+        return FAILED
+    return merge_few(encoder.merge_keys, encoder.merges, out, count, symbols, encoder.ranks)
 
 
 @compiled
@@ -168,29 +171,3 @@ def first_symbols(encoder: Encoder, text: NDArray[np.uint8], start: np.int64, en
         out[count] = token
         count, start = count + 1, start + step
     return np.int64(count)
-
-
-@compiled
-def merged(encoder: Encoder, out: NDArray[np.int32], first: int, end: int) -> np.int64:
-    """Merge the symbols `out[first:end]` in place: always the pair of best rank, the leftmost of equals (Sennrich et al. 2016)."""
-    keys, merges, ranks, count = encoder.merge_keys, encoder.merges, encoder.ranks, end - first
-    for place in range(count - 1):
-        ranks[place] = merge_of(keys, merges, out[first + place], out[first + place + 1])
-    while count > 1:
-        best = 0
-        for place in range(1, count - 1):
-            if (ranks[place] >> HALF) < (ranks[best] >> HALF):
-                best = place
-        if ranks[best] == NO_RANK:
-            break
-        out[first + best] = np.int64(ranks[best] & LOW_HALF)
-        count -= 1
-        for place in range(best + 1, count):
-            out[first + place] = out[first + place + 1]
-        for place in range(best, count - 1):
-            ranks[place] = ranks[place + 1]
-        if best > 0:
-            ranks[best - 1] = merge_of(keys, merges, out[first + best - 1], out[first + best])
-        if best < count - 1:
-            ranks[best] = merge_of(keys, merges, out[first + best], out[first + best + 1])
-    return np.int64(first + count)

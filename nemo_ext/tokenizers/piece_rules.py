@@ -13,15 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nemo_ext.tokenizers.compiled import compiled
+from nemo_ext.tokenizers.merging import merge_table
 from nemo_ext.tokenizers.pretokens import NO_CUTS, PretokenRule, pretoken_rule
-from nemo_ext.tokenizers.random_stream import mixed
 from nemo_ext.tokenizers.spelling import Spelling, find
 from nemo_ext.tokenizers.token_bytes import decoder_steps
-
-NO_RANK = np.uint64(0xFFFFFFFFFFFFFFFF)
-HALF = np.uint64(32)
-LOW_HALF = np.uint64(0xFFFFFFFF)
-ONE = np.uint64(1)
 
 
 class PieceRules(NamedTuple):
@@ -57,27 +52,12 @@ def make_rules(
     spelling: Spelling, rule: PretokenRule, merges: NDArray[np.uint64], ranks: NDArray[np.uint64], whole: bool, starts_from_bytes: bool
 ) -> PieceRules:
     """The arrays for `merges` [merges, 3], (left, right, merged) ids, and their ranks; merges of equal rank go from left to right."""
-    size = 1 << (2 * len(merges)).bit_length() if len(merges) else 0
-    keys, values = np.zeros(size, dtype=np.uint64), np.zeros(size, dtype=np.uint64)
-    enter_merges(((merges[:, 0] + ONE) << HALF) | merges[:, 1], (ranks << HALF) | merges[:, 2], keys, values)
     joinable = np.full((256, 256), whole and rule.pattern != NO_CUTS)
     byte_ids = np.full(256, -1, dtype=np.int64)
     if starts_from_bytes:
         byte_ids[:] = [find(spelling, np.array([byte], dtype=np.uint8), 0, 1) for byte in range(256)]
     mark_joinable(spelling, joinable)
-    return PieceRules(np.array([*rule, whole], dtype=np.int64), joinable, keys, values, byte_ids)
-
-
-@compiled
-def enter_merges(pairs: NDArray[np.uint64], merged: NDArray[np.uint64], keys: NDArray[np.uint64], values: NDArray[np.uint64]) -> None:
-    """Enter every pair into the hash table; of two equal pairs the first stays."""
-    mask = np.uint64(len(keys) - 1)
-    for number in range(len(pairs)):
-        place = mixed(pairs[number]) & mask
-        while keys[place] and keys[place] != pairs[number]:
-            place = (place + ONE) & mask
-        if not keys[place]:
-            keys[place], values[place] = pairs[number], merged[number]
+    return PieceRules(np.array([*rule, whole], dtype=np.int64), joinable, *merge_table(merges, ranks), byte_ids)
 
 
 @compiled
@@ -87,16 +67,3 @@ def mark_joinable(spelling: Spelling, joinable: NDArray[np.bool_]) -> None:
         if spelling.ordinary[token]:
             for position in range(spelling.offsets[token] + 1, spelling.offsets[token + 1]):
                 joinable[spelling.data[position - 1], spelling.data[position]] = True
-
-
-@compiled
-def merge_of(keys: NDArray[np.uint64], merges: NDArray[np.uint64], left: int, right: int) -> np.uint64:
-    """Rank (upper half) and merged id (lower half) of a pair, NO_RANK when it does not merge."""
-    mask = np.uint64(len(keys) - 1)
-    pair = (np.uint64(left + 1) << HALF) | np.uint64(right)
-    place = mixed(pair) & mask
-    while keys[place]:
-        if keys[place] == pair:
-            return merges[place]
-        place = (place + np.uint64(1)) & mask
-    return NO_RANK

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tokenizers
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer
 
 from nemo_ext.common.errors import DataError
 from nemo_ext.tokenizers import folder as tokenizer_folder
@@ -41,7 +41,7 @@ class TextTokenizer:
         self.path = path
         self.specials = specials
         self._tokenizer = tokenizer
-        self._parsed, self._decoder = parsed, parsed.get("decoder")
+        self.parsed, self._decoder = parsed, parsed.get("decoder")
         self._vocabulary: dict[str, int] = tokenizer.get_vocab(with_added_tokens=True)
         self.vocab_size = max(self._vocabulary.values()) + 1  # ids may have gaps, and an embedding needs a row for the largest
         self.dtype = id_dtype(self.vocab_size)
@@ -68,9 +68,14 @@ class TextTokenizer:
         return tokenizer_folder.fingerprint(self.path)
 
     @cached_property
+    def added_tokens(self) -> dict[int, AddedToken]:
+        """Tokens that are looked for in a text before it is encoded, by id."""
+        return dict(self._tokenizer.get_added_tokens_decoder())
+
+    @cached_property
     def token_bytes(self) -> list[bytes]:
         """Bytes of text behind every id. Raises DataError for tokenizers whose tokens do not spell the text."""
-        added = {token_id: token.content for token_id, token in self._tokenizer.get_added_tokens_decoder().items()}
+        added = {token_id: token.content for token_id, token in self.added_tokens.items()}
         return bytes_of_tokens(self._decoder, self._vocabulary, added)
 
     @cached_property
@@ -78,7 +83,7 @@ class TextTokenizer:
         """What every token spells, for compiled code. Raises DataError for tokenizers whose tokens spell neither text nor words."""
         from nemo_ext.tokenizers.spelling import spell_vocabulary  # brings numba, which only plugins need
 
-        added = {token_id: token.content for token_id, token in self._tokenizer.get_added_tokens_decoder().items()}
+        added = {token_id: token.content for token_id, token in self.added_tokens.items()}
         return spell_vocabulary(self._decoder, self._vocabulary, added, set(self.specials.values()))
 
     @cached_property
@@ -86,7 +91,7 @@ class TextTokenizer:
         """How the tokenizer cuts pieces of text, for compiled code. Raises ConfigError when it does so in a way that is not known."""
         from nemo_ext.tokenizers.piece_rules import rules_of_json
 
-        return rules_of_json(self._parsed, self._vocabulary, self.spelling)
+        return rules_of_json(self.parsed, self._vocabulary, self.spelling)
 
     def encode_batch(self, texts: Sequence[str]) -> RaggedBatch:
         """Ids of every text, without beginning- or end-of-text tokens and never truncated."""
