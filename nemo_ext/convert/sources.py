@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from nemo_ext.common.errors import ConversionError
 from nemo_ext.convert.reader import SafetensorsReader, check_tensors
 from nemo_ext.convert.rules import Block, Rule, Table, layer_count
+from nemo_ext.convert.surplus import allowed_surplus, leave_out_untrained, rename_old_norms
 from nemo_ext.models.family import read_model_config
 
 if TYPE_CHECKING:
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
 
 TORCH_DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}  # safetensors' name -> torch's
 PIECE_BYTES = 32 * 2**20
-# Buffers that old transformers saved, rotary frequencies and GPT-2's causal masks; they follow from config.json.
-DERIVED_SUFFIXES = (".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias")
-EMBEDDINGS = ("embed_tokens.weight", "wte.weight")
 
 
 class WeightSource(Protocol):
@@ -50,7 +48,7 @@ class HuggingFaceWeights:
     """The weights of a Hugging Face folder, read slice by slice.
 
     rules: the family's table for the folder's config.json, from which the number of layers is taken unless given.
-    name: says what was left out of a multimodal model.
+    name: says what was left out: the other parts of a multimodal model, heads that the architecture does not have.
     conversions: (stored dtype, wanted dtype) -> pieces filled so far. Raises ConversionError when names or shapes do not fit.
     """
 
@@ -59,15 +57,16 @@ class HuggingFaceWeights:
         self.name = str(self.directory)
         self.reader = SafetensorsReader(self.directory)
         left_out = self.reader.keep_language_model()
-        if left_out:
-            self.name += " without " + ", ".join(f"{part} ({count} tensors)" for part, count in sorted(left_out.items()))
         if num_layers is None:
             num_layers = layer_count(read_model_config(self.directory))
         self.table = Table(rules, num_layers)
         self.conversions: Counter[tuple[str, str]] = Counter()
+        rename_old_norms(self.reader)
         self._add_base_prefix()
-        surplus = [name for name in self.reader.tensors if name.endswith(DERIVED_SUFFIXES)]
-        check_tensors(self.reader, self.table.hf_shapes, [*surplus, *self._tied_copies()])
+        left_out |= leave_out_untrained(self.reader, self.table.hf_shapes)
+        if left_out:
+            self.name += " without " + ", ".join(f"{part} ({count} tensors)" for part, count in sorted(left_out.items()))
+        check_tensors(self.reader, self.table.hf_shapes, allowed_surplus(self.reader, self.table.hf_shapes))
 
     def _add_base_prefix(self) -> None:
         """Read a bare decoder's file, saved without the head and hence without `transformer.` before its names, as the whole model's."""
@@ -75,25 +74,6 @@ class HuggingFaceWeights:
         prefix = first.partition(".")[0] + "."
         if first not in self.reader.tensors and first.removeprefix(prefix) in self.reader.tensors:
             self.reader.add_prefix(prefix)
-
-    def _tied_copies(self) -> list[str]:
-        """`lm_head.weight`, where a tied model was saved with it although it equals the embedding, row by row."""
-        head = "lm_head.weight"
-        embedding = next((name for name in self.table.hf_shapes if name.endswith(EMBEDDINGS)), None)
-        if head not in self.reader.tensors or head in self.table.hf_shapes or embedding is None:
-            return []
-        if self.reader.stored(head).shape != self.reader.stored(embedding).shape:
-            return []
-        rows = self.reader.stored(head).shape[0]
-        step = max(1, PIECE_BYTES // (4 * self.reader.stored(head).shape[1]))
-        for start in range(0, rows, step):
-            span = (start, min(start + step, rows))
-            if not self.reader.read(head, span).equal(self.reader.read(embedding, span)):
-                raise ConversionError(
-                    f"{self.name}: config.json ties lm_head.weight to {embedding}, but the file holds different values for them "
-                    f"(rows {span[0]} to {span[1] - 1}). Set tie_word_embeddings to false in config.json, or remove lm_head.weight."
-                )
-        return [head]
 
     def stored_dtype(self) -> torch.dtype:
         """The one dtype that the weights have. Raises ConversionError when there are several, or one that we do not write."""

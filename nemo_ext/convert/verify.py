@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from nemo_ext.common.errors import ConversionError
 from nemo_ext.common.files import read_json, write_json
 from nemo_ext.common.hf_config import with_common_names
+from nemo_ext.models.family import family_of
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +28,8 @@ VERIFY_SCHEMA = "sibol.verify/1"
 TOLERANCE = 1e-4  # of fp32 logits; what correct conversions show is below 1e-5
 SEED = 20240
 BATCH, LONGEST = 2, 64  # tokens enough to reach every position-dependent part, few enough to take a second
+
+AUTO_CLASSES = {"causal": "AutoModelForCausalLM", "masked": "AutoModelForMaskedLM"}  # by ModelFamily.objective
 
 
 def verify_export(weights_dir: Path | str, hf_dir: Path | str) -> dict[str, Any]:
@@ -125,7 +128,9 @@ def _tokens(hf_config: Mapping[str, Any]) -> torch.Tensor:
     """The same random tokens every time, `[2, up to 64]` int64, or `[1, some more than a window]` where layers have one."""
     import torch
 
-    window = hf_config.get("sliding_window") if "sliding_attention" in hf_config.get("layer_types", ()) else None
+    window = hf_config.get("local_attention")  # ModernBERT's; the other name counts only where layers use it
+    if "sliding_attention" in hf_config.get("layer_types", ()):
+        window = hf_config.get("sliding_window")
     batch, wanted = (1, window + 8) if window else (BATCH, LONGEST)
     length = min(wanted, with_common_names(hf_config).get("max_position_embeddings") or wanted)
     return torch.randint(hf_config["vocab_size"], (batch, length), generator=torch.Generator().manual_seed(SEED))
@@ -134,9 +139,10 @@ def _tokens(hf_config: Mapping[str, Any]) -> torch.Tensor:
 def hugging_face_logits(hf_dir: Path, tokens: torch.Tensor) -> torch.Tensor:
     """Logits `[batch, seq, vocab]` fp32 of a Hugging Face folder, as transformers loads it."""
     import torch
-    from transformers import AutoModelForCausalLM
+    import transformers
 
-    model = AutoModelForCausalLM.from_pretrained(hf_dir, dtype=torch.float32, attn_implementation="eager", local_files_only=True)
+    auto_class = getattr(transformers, AUTO_CLASSES[family_of(read_json(hf_dir / "config.json", "exported config")).objective])
+    model = auto_class.from_pretrained(hf_dir, dtype=torch.float32, attn_implementation="eager", local_files_only=True)
     return model.eval()(tokens).logits
 
 
@@ -147,8 +153,6 @@ def megatron_logits(weights_dir: Path, hf_config: Mapping[str, Any], tokens: tor
     """
     import torch
     from megatron.core import parallel_state
-
-    from nemo_ext.models.family import family_of
 
     torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
     parallel_state.initialize_model_parallel()

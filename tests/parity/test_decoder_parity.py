@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.support.parity import LAYOUTS, gradient_errors, loader, save_gradients, wrap
 from tests.support.ranks import run_ranks
 from tests.support.tiny_models import GEMMA3, GPT2, LLAMA, QWEN2, QWEN3, build_model, start_megatron, token_batch, write_random_hf_model
 
@@ -28,13 +29,6 @@ MODELS = {
     "qwen3": QWEN3,
     "gpt2": GPT2,
 }
-LAYOUTS = {  # tp, pp, sequence parallel
-    "one rank": (1, 1, False),
-    "tp2": (2, 1, False),
-    "tp2 with sequence parallel": (2, 1, True),
-    "pp2": (1, 2, False),
-    "tp2 x pp2 with sequence parallel": (2, 2, True),
-}
 
 
 def write_reference(folder: str, hf_config: dict[str, Any]) -> dict[str, Any]:
@@ -44,13 +38,8 @@ def write_reference(folder: str, hf_config: dict[str, Any]) -> dict[str, Any]:
     logits = model(tokens[:, :-1]).logits
     loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
     loss.backward()
-    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(gradients[name])
-    model.save_pretrained(Path(folder, "gradients"))
-    norm = torch.stack([gradient.norm() for gradient in gradients.values()]).norm()
-    return {"logits": logits.detach(), "loss": loss.item(), "norm": norm.item()}
+    norm = save_gradients(model, Path(folder, "gradients"))
+    return {"logits": logits.detach(), "loss": loss.item(), "norm": norm}
 
 
 def train_once(folder: str, hf_config: dict[str, Any], tp: int, pp: int, sequence_parallel: bool) -> dict[str, Any]:
@@ -89,38 +78,11 @@ def train_once(folder: str, hf_config: dict[str, Any], tp: int, pp: int, sequenc
     }
 
 
-def loader(folder: str, name: str, hf_config: dict[str, Any]) -> Any:
-    from nemo_ext.convert.load import load_weights
-    from nemo_ext.convert.sources import HuggingFaceWeights
-    from nemo_ext.models.family import family_of
-
-    rules = family_of(hf_config).build_mapping(hf_config)
-    return lambda model: load_weights(model, rules, HuggingFaceWeights(Path(folder, name), rules))
-
-
-def wrap(model: Any) -> Any:
-    """As NeMo does before training: default marks, then the data parallel wrapper that holds the gradients."""
-    from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig
-    from megatron.core.tensor_parallel.layers import set_defaults_if_not_set_tensor_model_parallel_attributes
-
-    for parameter in model.parameters():
-        set_defaults_if_not_set_tensor_model_parallel_attributes(parameter)
-    return DistributedDataParallel(model.config, DistributedDataParallelConfig(), model)
-
-
 def forward_step(data: Any, model: Any) -> Any:
     tokens = next(data)
     positions = torch.arange(LENGTH).expand(len(tokens), -1)
     output = model(tokens[:, :-1], positions, None, labels=tokens[:, 1:])
     return output, lambda losses: (losses.mean(), {"loss": losses.mean().detach()})
-
-
-def gradient_errors(model: Any, expected: Any) -> dict[str, float]:
-    """Largest difference in each tensor, relative to its largest gradient."""
-    errors = {}
-    for (name, parameter), (_, wanted) in zip(model.named_parameters(), expected.named_parameters(), strict=True):
-        errors[name] = ((parameter.main_grad - wanted).abs().max() / wanted.abs().max()).item()
-    return errors
 
 
 @pytest.fixture(scope="module", params=MODELS)

@@ -109,15 +109,60 @@ GPT2: dict[str, Any] = {
     "layer_norm_epsilon": 1e-5,
 }
 
+# Windows of 4 on either side in layers 1 and 2, another head activation than the layers', no norm in layer 0, no biases.
+MODERNBERT: dict[str, Any] = {
+    "architectures": ["ModernBertForMaskedLM"],
+    "model_type": "modernbert",
+    "vocab_size": 203,
+    "hidden_size": 84,
+    "intermediate_size": 112,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 6,
+    "max_position_embeddings": 96,
+    "hidden_activation": "gelu",
+    "classifier_activation": "gelu_pytorch_tanh",
+    "initializer_range": 0.05,
+    "norm_eps": 1e-5,
+    "global_rope_theta": 160000.0,
+    "local_rope_theta": 10000.0,
+    "global_attn_every_n_layers": 3,
+    "local_attention": 8,
+    "pad_token_id": 0,
+    "tie_word_embeddings": True,
+}
+
+# Three token types, so that one is neither all nor the rest. Dropout off, or a training step could not be compared.
+BERT: dict[str, Any] = {
+    "architectures": ["BertForMaskedLM"],
+    "model_type": "bert",
+    "vocab_size": 203,
+    "hidden_size": 72,
+    "intermediate_size": 160,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 64,
+    "type_vocab_size": 3,
+    "hidden_act": "gelu",
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+    "initializer_range": 0.05,
+    "layer_norm_eps": 1e-12,
+    "pad_token_id": 0,
+}
+
 
 def random_hf_model(hf_config: Mapping[str, Any], seed: int = 0) -> Any:
-    """A transformers causal language model in fp32 with eager attention; every parameter is random, norms around 1."""
+    """A transformers language model in fp32 with eager attention; every parameter is random, norms around 1."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    import transformers
 
-    config = AutoConfig.for_model(**hf_config)
+    from nemo_ext.convert.verify import AUTO_CLASSES
+    from nemo_ext.models.family import family_of
+
+    auto_class = getattr(transformers, AUTO_CLASSES[family_of(hf_config).objective])
+    config = transformers.AutoConfig.for_model(**hf_config)
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager", torch_dtype=torch.float32).eval()
+    model = auto_class.from_config(config, attn_implementation="eager", torch_dtype=torch.float32).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() == 1:
