@@ -90,8 +90,12 @@ def check_architecture(config: RunConfig, hf_config: Mapping[str, Any]) -> None:
     groups = hf_config.get("num_key_value_heads") or heads
     if heads % tp:
         raise ConfigError(f"{heads} attention heads are not divisible by parallel.tp={tp}. Use a tp that divides {heads}.")
-    if groups % tp and groups != 1:  # one key/value head is on every rank
-        raise ConfigError(f"{groups} key/value heads are not divisible by parallel.tp={tp}. Use a tp that divides {groups}.")
+    if groups % tp and tp % groups:
+        possible = [size for size in range(1, heads + 1) if heads % size == 0 and (groups % size == 0 or size % groups == 0)]
+        raise ConfigError(
+            f"{groups} key/value heads can neither be split over nor be shared evenly by parallel.tp={tp} ranks. "
+            f"Use one of: {', '.join(map(str, possible))}."
+        )
     if hf_config["intermediate_size"] % tp:
         raise ConfigError(f"intermediate_size={hf_config['intermediate_size']} is not divisible by parallel.tp={tp}.")
     if layers % pp:

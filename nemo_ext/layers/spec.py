@@ -26,7 +26,7 @@ from nemo_ext.layers.activation import Activation
 from nemo_ext.layers.attention import TorchCoreAttention
 from nemo_ext.layers.local_global import LocalGlobalAttention
 from nemo_ext.layers.norm import Norm, PostNormAdd
-from nemo_ext.layers.one_key_value_head import OneKeyValueHeadLinear
+from nemo_ext.layers.shared_key_value_heads import SharedKeyValueHeadsLinear
 
 LAYER_SPECS = ("auto", "te", "local")
 # Transformer Engine keeps a norm inside the linear layer that follows it, and its checkpoints name it so.
@@ -71,7 +71,7 @@ def local_layer_spec(config: Any) -> ModuleSpec:
         module=LocalGlobalAttention if config.local_rotary_base else SelfAttention,
         params={"attn_mask_type": AttnMaskType.causal},
         submodules=SelfAttentionSubmodules(
-            linear_qkv=OneKeyValueHeadLinear if config.has_one_key_value_head else ColumnParallelLinear,
+            linear_qkv=SharedKeyValueHeadsLinear if config.shares_key_value_heads else ColumnParallelLinear,
             core_attention=TorchCoreAttention,
             linear_proj=RowParallelLinear,
             q_layernorm=head_norm,

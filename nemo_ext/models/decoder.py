@@ -36,7 +36,7 @@ class DecoderConfig(GPTConfig):
     local_rotary_base: rotary base of the layers with a window, if it is another; the global layers' frequencies are then
         divided by `global_rotary_factor`.
     has_scaled_embedding: embeddings are multiplied by sqrt(hidden_size).
-    has_one_key_value_head: follows from num_query_groups, which becomes tp, since Megatron wants a multiple of that.
+    key_value_heads: the model's, from num_query_groups, which becomes tp where tp is a multiple of it: Megatron wants one for each rank.
     """
 
     true_vocab_size: int = 0
@@ -47,7 +47,7 @@ class DecoderConfig(GPTConfig):
     local_rotary_base: float | None = None
     global_rotary_factor: float = 1.0
     has_scaled_embedding: bool = False
-    has_one_key_value_head: bool = False
+    key_value_heads: int | None = None
 
     transformer_layer_spec: Any = decoder_block_spec
 
@@ -61,8 +61,9 @@ class DecoderConfig(GPTConfig):
 
     def __post_init__(self) -> None:
         assert self.true_vocab_size > 0, "a decoder needs true_vocab_size"
-        if self.num_query_groups == 1:
-            self.has_one_key_value_head, self.num_query_groups = True, self.tensor_model_parallel_size
+        if self.key_value_heads is None:
+            self.key_value_heads = self.num_query_groups or self.num_attention_heads
+        self.num_query_groups = self.tensor_model_parallel_size if self.shares_key_value_heads else self.key_value_heads
         self.layer_spec = resolve_layer_spec(self._possible_layer_spec())
         self.vocab_size = padded_vocab_size(self.true_vocab_size)
         if self.weight_loader is not None:
@@ -73,12 +74,18 @@ class DecoderConfig(GPTConfig):
         super().__post_init__()
         self.use_te_activation_func = self.layer_spec == "local"
 
+    @property
+    def shares_key_value_heads(self) -> bool:
+        """Whether several tensor parallel ranks' queries belong to one key/value head."""
+        heads, tp = self.key_value_heads, self.tensor_model_parallel_size
+        return heads is not None and heads < tp and tp % heads == 0
+
     def _possible_layer_spec(self) -> str:
         """The layer spec asked for, or `local` where there is no other. Raises ConfigError if `te` is asked for then."""
         features = {
             "norms after attention and MLP": self.has_post_norms,
             "two rotary bases": self.local_rotary_base is not None,
-            "one key/value head": self.has_one_key_value_head,
+            "fewer key/value heads than tensor parallel ranks": self.shares_key_value_heads,
         }
         found = ", ".join(name for name, here in features.items() if here)
         if found and self.layer_spec == "te":

@@ -65,23 +65,17 @@ def _attention(hf_config: Mapping[str, Any], prefix: str, qkv_bias: bool) -> lis
     hidden, sizes = hf_config["hidden_size"], _heads(hf_config)
     query_size = sizes["heads"] * sizes["head_dim"]
     rules = [
-        *_query_key_value(prefix, "weight", sizes, (hidden,), NORMAL),
+        _query_key_value(prefix, "weight", sizes, (hidden,), NORMAL),
         one(ATTENTION + "linear_proj.weight", prefix + "o_proj.weight", (hidden, query_size), initial=OUTPUT),
     ]
     if qkv_bias:
-        rules += _query_key_value(prefix, "bias", sizes, (), ZEROS)
+        rules.append(_query_key_value(prefix, "bias", sizes, (), ZEROS))
     return rules
 
 
-def _query_key_value(prefix: str, kind: str, sizes: dict[str, Any], tail: tuple[int, ...], initial: str) -> list[Rule]:
-    """One fused tensor; with a single key/value head two, because that head is not split over tensor parallel ranks."""
+def _query_key_value(prefix: str, kind: str, sizes: dict[str, Any], tail: tuple[int, ...], initial: str) -> Rule:
     query, key, value = (f"{prefix}{name}_proj.{kind}" for name in "qkv")
-    if sizes["groups"] > 1:
-        return [qkv(f"{ATTENTION}linear_qkv.{kind}", (query, key, value), tail=tail, initial=initial, **sizes)]
-    return [
-        one(f"{ATTENTION}linear_qkv.{kind}", query, (sizes["heads"] * sizes["head_dim"], *tail), initial=initial),
-        concatenated(f"{ATTENTION}linear_qkv.kv_{kind}", (key, value), sizes["head_dim"], tail, initial=initial),
-    ]
+    return qkv(f"{ATTENTION}linear_qkv.{kind}", (query, key, value), tail=tail, initial=initial, **sizes)
 
 
 def _mlp(hf_config: Mapping[str, Any], prefix: str) -> list[Rule]:

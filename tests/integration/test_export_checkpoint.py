@@ -66,6 +66,8 @@ def same_bits(one: Path, other: Path) -> bool:
         (QWEN3, 2, 1, "bfloat16", False),
         (GEMMA3, 1, 2, "float32", False),
         ({**GEMMA3, "num_key_value_heads": 1}, 2, 1, "bfloat16", True),
+        ({**GEMMA3, "num_key_value_heads": 1}, 4, 1, "float32", False),
+        (SMALL, 4, 1, "float32", False),
         (LLAMA, 1, 2, "bfloat16", False),
         (GPT2, 2, 1, "float32", False),
         (GPT2, 1, 2, "bfloat16", True),

@@ -75,6 +75,17 @@ def test_a_checkpoint_continues_the_same_curve_under_another_layout(ranks: int, 
     assert losses(moved) == pytest.approx(losses(expected), abs=1e-5, rel=0)
 
 
+@pytest.mark.parametrize("ranks", [(1, 4), (4, 2)], ids=["from one rank to tp4", "from tp4 to tp2"])
+def test_key_value_heads_that_ranks_share_continue_the_same_curve(ranks: tuple[int, int], dataset: Path, tmp_path: Path) -> None:
+    def settings(tp: int) -> list[str]:
+        return ["train.max_steps=8", "model.overrides.num_key_value_heads=2", f"parallel.tp={tp}"]
+
+    expected = train_on_ranks(1, small_run(tmp_path / "whole", dataset, *settings(1)))
+    train_on_ranks(ranks[0], small_run(tmp_path / "moved", dataset, *settings(ranks[0]), "train.stop_after_step=4"))
+    moved = train_on_ranks(ranks[1], small_run(tmp_path / "moved", dataset, *settings(ranks[1])))
+    assert losses(moved) == pytest.approx(losses(expected), abs=1e-5, rel=0)
+
+
 def test_keep_last_leaves_the_newest_checkpoints(dataset: Path, tmp_path: Path) -> None:
     config = small_run(tmp_path, dataset, "train.max_steps=5", "checkpoint.every_steps=1", "checkpoint.keep_last=2")
     train_on_ranks(1, config)

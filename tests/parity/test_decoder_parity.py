@@ -113,6 +113,6 @@ def test_a_training_step_equals_that_of_transformers(reference: dict[str, Any], 
     compare(reference, *LAYOUTS[layout])
 
 
-@pytest.mark.parametrize("hf_config", [{**GEMMA3, "num_key_value_heads": 1}, {**QWEN2, "num_key_value_heads": 1}], ids=["gemma3", "qwen2"])
-def test_one_key_value_head_serves_four_tensor_parallel_ranks(hf_config: dict[str, Any], tmp_path: Path):
+@pytest.mark.parametrize("hf_config", [{**GEMMA3, "num_key_value_heads": 1}, QWEN2, QWEN3], ids=["gemma3, one", "qwen2, two", "qwen3, two"])
+def test_fewer_key_value_heads_than_tensor_parallel_ranks_serve_all_of_them(hf_config: dict[str, Any], tmp_path: Path):
     compare(reference_of(hf_config, tmp_path), 4, 1, sequence_parallel=True)

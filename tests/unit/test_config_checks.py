@@ -52,7 +52,7 @@ def test_settings_that_contradict_each_other_are_refused(overrides: list[str], r
     ("override", "message"),
     [
         ("parallel.tp=4", "6 attention heads are not divisible by parallel.tp=4"),
-        ("parallel.tp=2", "3 key/value heads are not divisible by parallel.tp=2"),
+        ("parallel.tp=2", "3 key/value heads can neither be split over nor be shared evenly by parallel.tp=2 ranks. Use one of: 1, 3, 6."),
         ("parallel.pp=2", "9 layers are not divisible by parallel.pp=2"),
         ("train.seq_length=2048", "train.seq_length=2048 exceeds the model's max_position_embeddings=1024"),
     ],
