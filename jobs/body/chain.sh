@@ -9,6 +9,17 @@ marker_number() {
     printf '%s' "${BASH_REMATCH[1]}"
 }
 
+# check_turn: where continuations are submitted beforehand, one after another, only the one whose turn it is runs.
+# Slurm requeues a job itself, also when a node broke, so there the hop says nothing of the marks.
+check_turn() {
+    [[ $SIBOL_JOB_SCHEDULER == pbs && -n ${SIBOL_JOB_RUN_DIR:-} ]] && ((SIBOL_JOB_HOP > 0)) || return 0
+    if [[ -e $SIBOL_JOB_RUN_DIR/DONE ]]; then
+        say "$SIBOL_JOB_RUN_DIR is finished already"
+        exit 0
+    fi
+    [[ -e $SIBOL_JOB_RUN_DIR/REQUEUE ]] || fail "The job before this one left neither DONE nor REQUEUE in $SIBOL_JOB_RUN_DIR: it failed, or was ended."         "See its log, then submit again."
+}
+
 # may_continue: 0 when the job should be continued, else 1; says why not.
 may_continue() {
     local marker step first hops=${SIBOL_JOB_MAX_HOPS:-0}

@@ -60,12 +60,14 @@ set_offline() {
     esac
 }
 
-# The project's own code before any other copy of it, and its own programs where the site has no container.
+# The project's own code before any other copy of it; without a container its own programs, and in one no package of the host's.
 set_paths() {
-    export PYTHONPATH=$SIBOL_PROJECT${PYTHONPATH:+:$PYTHONPATH}
-    if [[ $1 == none && -d $SIBOL_PROJECT/.venv/bin ]]; then
-        export PATH=$SIBOL_PROJECT/.venv/bin:$PATH
+    if [[ $1 != none ]]; then
+        export PYTHONPATH=$SIBOL_PROJECT
+        return
     fi
+    export PYTHONPATH=$SIBOL_PROJECT${PYTHONPATH:+:$PYTHONPATH}
+    if [[ -d $SIBOL_PROJECT/.venv/bin ]]; then export PATH=$SIBOL_PROJECT/.venv/bin:$PATH; fi
 }
 
 # prepare_node: all of the above, as the job's settings say. Sets `container_runtime`.

@@ -87,6 +87,7 @@ normalise
 cd -- "$SIBOL_JOB_SUBMIT_DIR"
 say "$SIBOL_JOB_NAME ($SIBOL_JOB_ID) on ${job_hosts[*]}, hop $SIBOL_JOB_HOP${SIBOL_JOB_DEADLINE:+, ends before $(date -d "@$SIBOL_JOB_DEADLINE" '+%F %T')}"
 say "command: ${*@Q}"
+check_turn
 trap remove_scratch EXIT
 catch_signals
 load_secrets "${SIBOL_JOB_SECRETS:-}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import torch.distributed.checkpoint
 
 from nemo_ext.common.errors import CheckpointError, DiskFullError, SibolError
 from nemo_ext.common.files import disk_errors, sync_folder, sync_tree
+from nemo_ext.engine.deadline import REQUEUE_WORD, Deadline, deadline_of, mark_stopped, stop_file_word
 from nemo_ext.engine.resolve import ResolvedRun
 from nemo_ext.engine.run_folder import STATE_SCHEMA
 from nemo_ext.engine.signals import catch_stop_signals, stop_requested
@@ -44,7 +46,7 @@ class Agreement:
 
 
 class CheckpointCallback(pl.Callback):
-    """Saves by step, by wall time, when asked to stop and at the end; keeps the last few.
+    """Saves by step, by wall time, when time runs out, when asked to stop and at the end; keeps the last few.
 
     When a step also validates, it saves after the validation, so that a resume has both behind it.
     """
@@ -52,7 +54,10 @@ class CheckpointCallback(pl.Callback):
     def __init__(self, run: ResolvedRun) -> None:
         self.run = run
         self.stopped_early = False
-        self._saved_s = 0.0
+        self._deadline = Deadline(None)
+        self._saved_s = self._lap_s = 0.0
+        self._first_step = 0
+        self._reason: str | None = None  # why the run should be continued elsewhere
         self._agreement: Agreement | None = None
         self._waiting_for_validation = self._save = self._stop = False
 
@@ -60,24 +65,42 @@ class CheckpointCallback(pl.Callback):
         """Take the stop signals back from Lightning, which would end the run without saving."""
         catch_stop_signals()
         self._agreement = Agreement()
-        self._saved_s = time.monotonic()
+        self._deadline = deadline_of(os.environ)
+        self._first_step = trainer.global_step
+        self._saved_s = self._lap_s = time.monotonic()
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Decide, on all ranks alike, whether to save and whether to stop after this step."""
-        assert self._agreement is not None
+        self._lap("step")
         step, checkpoint, train = trainer.global_step, self.run.config.checkpoint, self.run.config.train
         overdue = checkpoint.every_minutes is not None and time.monotonic() - self._saved_s >= 60 * checkpoint.every_minutes
-        stop, overdue = self._agreement.any(stop_requested(), overdue)
-        finished = step >= train.max_steps
-        self._stop = not finished and (stop or step == train.stop_after_step)
         by_step = checkpoint.every_steps is not None and step % checkpoint.every_steps == 0
+        asked, overdue = self._asked_to_stop(trainer, overdue, by_step)
+        finished = step >= train.max_steps
+        self._stop = not finished and (asked or step == train.stop_after_step)
         self._save = finished or self._stop or overdue or by_step
         self._waiting_for_validation = validates_after(trainer, step)
         if not self._waiting_for_validation:
             self._act(trainer)
 
+    def _asked_to_stop(self, trainer: pl.Trainer, overdue: bool, by_step: bool) -> tuple[bool, bool]:
+        """Whether any rank was signalled, or rank 0 finds that time is up or a stop-file; and whether a save is overdue on any rank."""
+        assert self._agreement is not None
+        word, late = None, False
+        if trainer.is_global_zero:
+            validations = sum(validates_after(trainer, step) for step in (trainer.global_step, trainer.global_step + 1))
+            late = self._deadline.too_late(validations, int(trainer.limit_val_batches), saves=2 if overdue or by_step else 1)
+            word = stop_file_word(self.run.folder)
+        late, told, wanted, signalled, overdue = self._agreement.any(
+            late, word == REQUEUE_WORD, word not in (None, REQUEUE_WORD), stop_requested(), overdue
+        )
+        reasons = {"deadline": late, "scheduler": told, "signal": signalled, "stop_after_step": True}
+        self._reason = None if wanted else next(reason for reason, holds in reasons.items() if holds)
+        return late or told or wanted or signalled, overdue
+
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Act on a decision that waited for this validation."""
+        self._lap("validation")
         if self._waiting_for_validation:
             self._waiting_for_validation = False
             self._act(trainer)
@@ -85,11 +108,20 @@ class CheckpointCallback(pl.Callback):
     def _act(self, trainer: pl.Trainer) -> None:
         if self._save:
             save_checkpoint(trainer, self.run)
+            self._lap("save")
             self._saved_s = time.monotonic()
         if self._stop:
+            if trainer.is_global_zero:
+                mark_stopped(self.run.folder, trainer.global_step, self._first_step, self._reason)
+                print(f"stopped after step {trainer.global_step} ({self._reason or 'RUN/STOP'}), with a checkpoint", file=sys.stderr)
             self.stopped_early = trainer.should_stop = True
             trainer.limit_val_batches = 0  # Lightning validates before it stops; an uninterrupted run would not have
         self._save = self._stop = False
+
+    def _lap(self, what: str) -> None:
+        now_s = time.monotonic()
+        self._deadline.took(what, now_s - self._lap_s)
+        self._lap_s = now_s
 
 
 def validates_after(trainer: pl.Trainer, step: int) -> bool:

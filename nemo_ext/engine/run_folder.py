@@ -5,6 +5,7 @@ RUN/model/config.json, tokenizer...  architecture (Hugging Face) and tokenizer: 
 RUN/checkpoints/step_0000100/        weights/ (Megatron distributed checkpoint) and state.json, complete or not there
 RUN/metrics.jsonl                    one line per logged step, validation or resume
 RUN/tensorboard/, RUN/wandb/         the same figures for those programs
+RUN/DONE, RUN/REQUEUE, RUN/STOP      how the run left, and the wish that it leave (see deadline.py)
 """
 
 from __future__ import annotations
@@ -49,6 +50,9 @@ class RunFolder:
         self.tensorboard = self.path / "tensorboard"
         self.wandb = self.path / "wandb"
         self.index_cache = self.path / "index_cache"
+        self.done = self.path / "DONE"
+        self.requeue = self.path / "REQUEUE"
+        self.stop = self.path / "STOP"
 
     def checkpoint(self, step: int) -> Path:
         """Folder of the checkpoint after optimizer step `step`."""

@@ -18,6 +18,7 @@ from nemo_ext.convert.initial import initial_weights
 from nemo_ext.convert.load import load_weights
 from nemo_ext.engine.build import build_model, build_trainer
 from nemo_ext.engine.checkpoints import CheckpointCallback
+from nemo_ext.engine.deadline import clear_marks, mark_done
 from nemo_ext.engine.metrics import MetricsCallback
 from nemo_ext.engine.progress import ProgressCallback
 from nemo_ext.engine.resolve import ResolvedRun, resolve, write_run_folder
@@ -40,6 +41,7 @@ def train(config: RunConfig, ranks: int, callbacks: Sequence[pl.Callback] = ()) 
     run = resolve(config, ranks)
     if os.environ["RANK"] == "0":
         write_run_folder(run)
+        clear_marks(run.folder)
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     quiet_loggers()
@@ -54,7 +56,10 @@ def train(config: RunConfig, ranks: int, callbacks: Sequence[pl.Callback] = ()) 
     index_cache = Path(config.data.index_cache) if config.data.index_cache else run.folder.index_cache
     data = run.task.build_data_module(config, run.data, index_cache)
     trainer.fit(model, data, ckpt_path=str(run.resume_from) if run.resume_from else None)
-    return TrainResult(step=trainer.global_step, finished=not checkpoints.stopped_early)
+    finished = not checkpoints.stopped_early
+    if finished and trainer.is_global_zero:
+        mark_done(run.folder, trainer.global_step)
+    return TrainResult(step=trainer.global_step, finished=finished)
 
 
 def weight_loader(run: ResolvedRun) -> Callable[[Any], None]:
