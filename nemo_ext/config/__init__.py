@@ -1,11 +1,12 @@
 """RunConfig: what a run is, how it is overridden, written and checked. No torch."""
 
-from nemo_ext.config.checks import check_architecture, check_run, data_parallel_size
+from nemo_ext.config.checks import check_architecture, check_run, data_parallel_size, longest_sequence
 from nemo_ext.config.overrides import apply_overrides, from_yaml, known_keys, to_yaml
 from nemo_ext.config.schema import (
     CheckpointConfig,
     DataConfig,
     LoggingConfig,
+    MaskingConfig,
     ModelConfig,
     OptimizerConfig,
     ParallelConfig,
@@ -19,6 +20,7 @@ __all__ = [
     "CheckpointConfig",
     "DataConfig",
     "LoggingConfig",
+    "MaskingConfig",
     "ModelConfig",
     "OptimizerConfig",
     "ParallelConfig",
@@ -32,5 +34,6 @@ __all__ = [
     "data_parallel_size",
     "from_yaml",
     "known_keys",
+    "longest_sequence",
     "to_yaml",
 ]

@@ -9,7 +9,7 @@ from typing import Any
 
 from nemo_ext.common.errors import ConfigError
 from nemo_ext.common.hf_config import with_common_names
-from nemo_ext.config.schema import DataConfig, RunConfig
+from nemo_ext.config.schema import DataConfig, MaskingConfig, RunConfig
 
 
 def check_values(config: Any, prefix: str = "") -> None:
@@ -43,6 +43,9 @@ def check_run(config: RunConfig, ranks: int) -> None:
     check_values(config)
     train, parallel, schedule = config.train, config.parallel, config.schedule
     check_data(config.data)
+    check_masking(config.data.masking)
+    if config.data.piece_tokens and config.data.piece_tokens > train.seq_length:
+        raise ConfigError(f"data.piece_tokens={config.data.piece_tokens} do not fit into train.seq_length={train.seq_length}. Lower it.")
     per_pass = train.micro_batch_size * data_parallel_size(config, ranks)
     if train.global_batch_size % per_pass:
         raise ConfigError(
@@ -82,6 +85,26 @@ def check_data(data: DataConfig) -> None:
         raise ConfigError(f"data.blend has the weights {wrong}. Expected numbers above 0; leave a dataset out to give it no weight.")
 
 
+def check_masking(masking: MaskingConfig) -> None:
+    """Check that rates and shares are parts of a whole. Raises ConfigError."""
+    rates = {"rate": masking.rate}
+    if masking.validation_rate is not None:
+        rates["validation_rate"] = masking.validation_rate
+    for name, rate in rates.items():
+        if not 0 < rate <= 1:
+            raise ConfigError(f"data.masking.{name}={rate} is no share of the tokens. Expected more than 0 and at most 1.")
+    if not masking.mask_share + masking.random_share <= 1 + 1e-9:
+        raise ConfigError(
+            f"data.masking.mask_share={masking.mask_share} + random_share={masking.random_share} exceed 1: they are parts of the tokens "
+            "to predict. Lower one of them."
+        )
+
+
+def longest_sequence(config: RunConfig) -> int:
+    """Tokens of the longest sequence that attends to itself, and so the positions that a model needs."""
+    return config.data.piece_tokens or config.train.seq_length
+
+
 def check_architecture(config: RunConfig, hf_config: Mapping[str, Any]) -> None:
     """Check that a decoder's Hugging Face config can be split as `config.parallel` asks. Raises ConfigError."""
     hf_config = with_common_names(hf_config)
@@ -100,9 +123,10 @@ def check_architecture(config: RunConfig, hf_config: Mapping[str, Any]) -> None:
         raise ConfigError(f"intermediate_size={hf_config['intermediate_size']} is not divisible by parallel.tp={tp}.")
     if layers % pp:
         raise ConfigError(f"{layers} layers are not divisible by parallel.pp={parallel.pp}. Use a pp that divides {layers}.")
-    longest = hf_config.get("max_position_embeddings")
-    if longest and config.train.seq_length > longest:
+    longest, needed = hf_config.get("max_position_embeddings"), longest_sequence(config)
+    if longest and needed > longest:
+        name = "data.piece_tokens" if config.data.piece_tokens else "train.seq_length"
         raise ConfigError(
-            f"train.seq_length={config.train.seq_length} exceeds the model's max_position_embeddings={longest}. "
+            f"{name}={needed} exceeds the model's max_position_embeddings={longest}. "
             "Use shorter sequences, or set model.overrides.max_position_embeddings (GPT-2: n_positions)."
         )

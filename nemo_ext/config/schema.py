@@ -35,12 +35,28 @@ class ModelConfig:
 
 
 @dataclass
+class MaskingConfig:
+    """Which tokens a masked language model has to predict, and what it sees in their place."""
+
+    rate: float = setting(0.3, "share of tokens to predict: ModernBERT 0.3, BERT 0.15", minimum=0)
+    validation_rate: float | None = setting(None, "the share in validation, whose masks are the same in every run; null: rate", minimum=0)
+    mask_share: float = setting(0.8, "of the tokens to predict, those shown as the mask token", minimum=0)
+    random_share: float = setting(0.1, "of the tokens to predict, those shown as a random token; the rest is shown as it is", minimum=0)
+    whole_words: bool = setting(False, "choose words instead of tokens, so that no part of a word gives the rest away")
+
+
+@dataclass
 class DataConfig:
     """Which dataset to train on and how it is fed."""
 
     path: str = setting("", "dataset folder written by `sibol data prepare`")
     blend: Dict[str, float] = setting({}, "instead of path: dataset folders and their weights, e.g. data.blend={web: 0.7, books: 0.3}")  # noqa: UP006
     task: str = setting("pretrain", "what is learned from the data")
+    masking: MaskingConfig = field(default_factory=MaskingConfig)
+    packing: bool = setting(False, "lay pieces of documents end to end in rows of seq_length, instead of padding each to a row of its own")
+    piece_tokens: Optional[int] = setting(  # noqa: UP045
+        None, "longest piece of a document, special tokens included; longer documents become several; null: seq_length", minimum=1
+    )
     plugin_mode: str = setting(
         "offline", "who applies the tokenizer plugin: `sibol data prepare`, or training, anew in every epoch", choices=("offline", "online")
     )

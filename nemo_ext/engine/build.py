@@ -11,10 +11,10 @@ import torch
 from lightning.fabric.plugins.environments import TorchElasticEnvironment
 from megatron.core.distributed import DistributedDataParallelConfig
 from nemo import lightning as nl
-from nemo.collections.llm.gpt.model.base import GPTModel
 from nemo.lightning.pytorch.trainer import configure_no_restart_validation_training_loop
 
 from nemo_ext.backend import on_cpu
+from nemo_ext.engine.model import LanguageModel
 from nemo_ext.engine.optimizer import build_optimizer
 from nemo_ext.engine.resolve import ResolvedRun
 from nemo_ext.engine.strategy import ReproducibleStrategy
@@ -43,19 +43,13 @@ def build_model_config(run: ResolvedRun, weight_loader: Callable[[Any], None] | 
         pipeline_dtype=compute_dtype,
         layer_spec=config.model.layer_spec,
         weight_loader=weight_loader,
+        calculate_per_token_loss=not run.task.even_batches,  # gradients by all tokens of a global batch, not means of means
         gradient_accumulation_fusion=on_cpu(),  # on GPUs it needs Apex
         data_step_fn=data_step,
         forward_step_fn=forward_step,
         **{name: rate for name, rate in dropout.items() if rate is not None},
         **RECOMPUTE[config.train.recompute],
     )
-
-
-class LanguageModel(GPTModel):
-    """NeMo's LightningModule, handing on whatever the task gives the model: GPTModel knows a decoder's arguments only."""
-
-    def forward(self, *arguments: Any, **options: Any) -> torch.Tensor:
-        return self.module(*arguments, **options)
 
 
 def build_model(run: ResolvedRun, weight_loader: Callable[[Any], None] | None) -> LanguageModel:

@@ -112,12 +112,14 @@ class MetricsCallback(pl.Callback):
         self.latest: dict[str, Any] = {}
         self._started_s = self._step_began_s = 0.0
         self._training_s = 0.0  # spent on the steps since the last line, without validation and saving between them
-        self._logged_step = 0
+        self._logged_step = self._consumed_tokens = 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the sinks and note the start, with the weights it starts from, or the resume."""
         self._started_s = time.monotonic()
         self._logged_step = trainer.global_step
+        if trainer.is_global_zero:
+            self._consumed_tokens = self._tokens_of_steps(trainer, 0, trainer.global_step)
         if trainer.is_global_zero:
             self.sinks = open_sinks(self.run, trainer.global_step + 1)
             event = "resume" if self.run.resume_from else "start"
@@ -140,32 +142,40 @@ class MetricsCallback(pl.Callback):
                 f"The training loss became {loss} at step {step}. Lower optimizer.learning_rate, lengthen schedule.warmup_steps, "
                 f"or set optimizer.clip_grad_norm; the last checkpoint in {self.run.folder.checkpoints} is intact."
             )
-        samples = step * config.train.global_batch_size
         step_s = self._training_s / max(1, step - self._logged_step)
+        new_tokens = self._tokens_of_steps(trainer, self._logged_step, step)
+        tokens_per_s = new_tokens / self._training_s
+        self._consumed_tokens += new_tokens
         self._training_s, self._logged_step = 0.0, step
-        batch_tokens = config.train.global_batch_size * config.train.seq_length
         self.latest = {
             "step": step,
             "loss": loss,
             "learning_rate": learning_rate(config, step - 1),
             "grad_norm": float(reduced["grad_norm"]) if "grad_norm" in reduced else None,
-            "tokens_per_s": batch_tokens / step_s,
+            "tokens_per_s": tokens_per_s,
             "step_s": step_s,
-            "consumed_samples": samples,
-            "consumed_tokens": samples * config.train.seq_length,
+            "consumed_samples": step * config.train.global_batch_size,
+            "consumed_tokens": self._consumed_tokens,
             "memory_bytes": peak_memory_bytes(),
             "wall_s": time.monotonic() - self._started_s,
         }
         self._write(self.latest)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the validation loss, and as bits per byte of the split's text."""
+        """Write the validation loss and, where it is of all of a text, as bits per byte of the split's text."""
         loss = trainer.strategy.mean_validation_loss()
         if not trainer.is_global_zero:
             return
-        # nats per token -> bits per byte, at the split's own bytes per token (exact when all of it is evaluated)
-        bits_per_byte = loss / math.log(2) / self.run.data.bytes_per_token("validation")
-        self._write({"step": trainer.global_step, "validation_loss": loss, "validation_bits_per_byte": bits_per_byte})
+        figures = {"step": trainer.global_step, "validation_loss": loss}
+        if self.run.task.objective == "causal":
+            # nats per token -> bits per byte, at the split's own bytes per token (exact when all of it is evaluated)
+            figures["validation_bits_per_byte"] = loss / math.log(2) / self.run.data.bytes_per_token("validation")
+        self._write(figures)
+
+    def _tokens_of_steps(self, trainer: pl.Trainer, before: int, last: int) -> int:
+        """Tokens of the steps after `before` up to `last`, padding not counted."""
+        batch_size = self.run.config.train.global_batch_size
+        return int(trainer.datamodule.tokens_between(before * batch_size, last * batch_size))
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Close the sinks."""

@@ -16,7 +16,7 @@ from nemo_ext.common.blend import Blend, open_blend
 from nemo_ext.common.errors import ConfigError, DataError
 from nemo_ext.common.files import atomic_file, write_json
 from nemo_ext.common.hf_config import own_name
-from nemo_ext.config import RunConfig, check_architecture, check_run, to_yaml
+from nemo_ext.config import RunConfig, check_architecture, check_run, longest_sequence, to_yaml
 from nemo_ext.convert.hf_folder import copy_licences, model_files
 from nemo_ext.engine.run_folder import RunFolder, checkpoint_to_resume, read_state
 from nemo_ext.models.family import FAMILIES, ModelFamily, family_of, padded_vocab_size, read_model_config
@@ -51,6 +51,7 @@ def resolve(config: RunConfig, ranks: int) -> ResolvedRun:
     check_treatment(config.data, data)
     task = TASKS.get(config.data.task)
     require_sequences(task, data)
+    task.check_run(config, data)
     resume_from = checkpoint_to_resume(config)
     if resume_from is not None:
         require_same_data(resume_from, data)
@@ -84,9 +85,8 @@ def architecture(config: RunConfig, data: Blend) -> tuple[ModelFamily, dict[str,
         # A new model knows the positions that it is trained on, and no others.
         positions = own_name(hf_config, "max_position_embeddings")
         if positions not in model.overrides:
-            hf_config[positions] = config.train.seq_length
-        # It has one special token, which ends documents, starts generation and fills batches.
-        hf_config.update(dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), data.eod_id))
+            hf_config[positions] = longest_sequence(config)
+        hf_config.update(special_token_ids(family, hf_config, data))
         return family, family.normal_form(hf_config)
     if model.overrides:
         raise ConfigError("model.overrides cannot change a model that is loaded with init_from. Remove one of the two.")
@@ -107,6 +107,23 @@ def architecture_of_run(folder: RunFolder, data: Blend) -> tuple[ModelFamily, di
     hf_config = read_model_config(folder.model)
     require_same_tokenizer(folder.model, data)
     return family_of(hf_config), hf_config
+
+
+def special_token_ids(family: ModelFamily, hf_config: dict[str, Any], data: Blend) -> dict[str, int | None]:
+    """Which tokens a new model's config names.
+
+    A causal model has one special token, which ends documents, starts generation and fills batches. Others have those that the
+    datasets' tokenizer has for the roles in their config; whatever begins or ends a text does so under either name.
+    """
+    if family.objective == "causal":
+        return dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), data.eod_id)
+    from nemo_ext.tokenizers import load
+
+    ids = load(data.tokenizer_dir).special_ids
+    stand_ins = {"bos_token": "cls_token", "cls_token": "bos_token", "eos_token": "sep_token", "sep_token": "eos_token"}
+    roles = [name.removesuffix("_id") for name in {*hf_config, *family.free_fields} if name.endswith("_token_id")]
+    found = {f"{role}_id": ids.get(role, ids.get(stand_ins.get(role, ""))) for role in sorted(roles)}
+    return {**found, "pad_token_id": ids.get("pad_token", data.eod_id)}
 
 
 def require_objective(task: Task, family: ModelFamily) -> None:

@@ -28,7 +28,7 @@ class ReproducibleStrategy(nl.MegatronStrategy):
         super().__init__(*args, **kwargs)
         self.seed = seed
         self.device_generator: DeviceGenerator | None = None
-        self._validation_losses: list[torch.Tensor] = []
+        self._validation_losses: list[torch.Tensor] = []  # each [2]: mean loss of a global batch, tokens with a loss
 
     def setup_distributed(self) -> None:
         """Set up NeMo's process groups, then seed; NeMo itself always seeds with 1234."""
@@ -61,15 +61,16 @@ class ReproducibleStrategy(nl.MegatronStrategy):
         batch size; and of the pipeline only the last stage knows it.
         """
         loss = super().validation_step(dataloader_iter, *args, **kwargs)
-        _strategy_lib._sync_from_last_pipeline_stage(loss, broadcast=True)
-        self._validation_losses.append(loss.detach().clone())
+        weighted = torch.stack([loss.detach(), self.lightning_module.validation_loss_reduction.tokens[0]])
+        _strategy_lib._sync_from_last_pipeline_stage(weighted, broadcast=True)
+        self._validation_losses.append(weighted)
         return loss
 
     def mean_validation_loss(self) -> float:
-        """Mean over the global batches validated since the last call, in nats per token. The same on every rank."""
-        mean = float(torch.stack(self._validation_losses).double().mean())
+        """Mean over all tokens with a loss since the last call, in nats. The same on every rank."""
+        losses, tokens = torch.stack(self._validation_losses).double().unbind(dim=1)
         self._validation_losses.clear()
-        return mean
+        return float((losses * tokens).sum() / tokens.sum().clamp(min=1))
 
     def optimizer_sharded_state_dict(self, is_loading: bool = False, metadata: dict[str, Any] | None = None) -> dict[str, Any]:
         """NeMo's optimizer state with this rank's random states beside it, when they were saved under this layout."""

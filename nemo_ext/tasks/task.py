@@ -6,9 +6,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from nemo_ext.common.blend import Blend
+from nemo_ext.common.errors import ConfigError
 from nemo_ext.common.registry import Registry, load_object
+from nemo_ext.config import DataConfig, RunConfig
 
-TASKS = Registry("task", "sibol.tasks", {"pretrain": "nemo_ext.tasks.pretrain_task:TASK"})
+TASKS = Registry("task", "sibol.tasks", {"mlm": "nemo_ext.tasks.mlm_task:TASK", "pretrain": "nemo_ext.tasks.pretrain_task:TASK"})
+
+TASK_SETTINGS = ("masking", "packing", "piece_tokens")  # of `data`, each of use to some tasks only
 
 
 @dataclass(frozen=True)
@@ -21,6 +26,9 @@ class Task:
     objective: the `ModelFamily.objective` of the models that can learn it.
     order_follows_steps: whether, over more than one epoch, the order of the samples depends on train.max_steps.
     forward_step: `(model, batch) -> per-token losses [batch, seq]` on the last pipeline stage.
+    check: `(config: RunConfig, data: Blend) -> None`; raises ConfigError for what the task cannot do. Needs no torch.
+    reads: which of TASK_SETTINGS it goes by. Changing another one is refused, because it would have no effect.
+    even_batches: every micro batch has as many tokens with a loss, so means of means are means.
     """
 
     name: str
@@ -30,6 +38,20 @@ class Task:
     by_sentence: bool = False
     objective: str = "causal"
     order_follows_steps: bool = False
+    check: str | None = None
+    reads: tuple[str, ...] = ()
+    even_batches: bool = True
+
+    def check_run(self, config: RunConfig, data: Blend) -> None:
+        """Raise ConfigError for settings that the task does not go by, or that it cannot do."""
+        unused = [f"data.{name}" for name in TASK_SETTINGS if name not in self.reads and _is_changed(config.data, name)]
+        if unused:
+            raise ConfigError(
+                f"Task {self.name!r} does not go by {', '.join(unused)}, so setting it has no effect. Leave it out, or set data.task to "
+                "one that does (mlm)."
+            )
+        if self.check is not None:
+            load_object(self.check)(config, data)
 
     def build_data_module(self, *arguments: Any) -> Any:
         """The Lightning data module of a run."""
@@ -38,3 +60,7 @@ class Task:
     def step_functions(self) -> tuple[Callable[[Iterator[Any]], dict[str, Any]], Callable[[Any, dict[str, Any]], Any]]:
         """The task's data step and forward step."""
         return load_object(self.data_step), load_object(self.forward_step)
+
+
+def _is_changed(data: DataConfig, name: str) -> bool:
+    return bool(getattr(data, name) != getattr(DataConfig(), name))

@@ -62,6 +62,11 @@ class TextTokenizer:
         """The token that begins a text, if the tokenizer has one."""
         return self._vocabulary.get(self.specials.get("bos_token", ""))
 
+    @property
+    def special_ids(self) -> dict[str, int]:
+        """Role ("mask_token") to id, of the special tokens that are in the vocabulary."""
+        return {role: self._vocabulary[text] for role, text in self.specials.items() if text in self._vocabulary}
+
     @cached_property
     def fingerprint(self) -> str:
         """Hex SHA-256 of the tokenizer, see `nemo_ext.tokenizers.folder.fingerprint`."""
