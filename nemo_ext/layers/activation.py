@@ -7,7 +7,7 @@ from megatron.core.transformer.module import MegatronModule
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch.nn import functional
 
-from nemo_ext.layers.elementwise import GatedActivation, silu_backward, tanh_gelu_backward
+from nemo_ext.layers.elementwise import GatedActivation, gelu_backward, silu_backward, tanh_gelu_backward
 
 
 def tanh_gelu(x: torch.Tensor) -> torch.Tensor:
@@ -15,7 +15,7 @@ def tanh_gelu(x: torch.Tensor) -> torch.Tensor:
     return functional.gelu(x, approximate="tanh")
 
 
-BACKWARD = {functional.silu: silu_backward, tanh_gelu: tanh_gelu_backward}
+BACKWARD = {functional.silu: silu_backward, functional.gelu: gelu_backward, tanh_gelu: tanh_gelu_backward}
 
 
 class Activation(MegatronModule):

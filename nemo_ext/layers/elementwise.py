@@ -100,3 +100,8 @@ def silu_backward(grad: torch.Tensor, gate: torch.Tensor, out: torch.Tensor) -> 
 def tanh_gelu_backward(grad: torch.Tensor, gate: torch.Tensor, out: torch.Tensor) -> None:
     """Gradient of GELU's tanh approximation, into `out`."""
     aten.gelu_backward.grad_input(grad, gate, approximate="tanh", grad_input=out)
+
+
+def gelu_backward(grad: torch.Tensor, gate: torch.Tensor, out: torch.Tensor) -> None:
+    """Gradient of GELU itself, by the error function, into `out`."""
+    aten.gelu_backward.grad_input(grad, gate, approximate="none", grad_input=out)

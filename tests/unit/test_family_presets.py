@@ -12,7 +12,7 @@ import pytest
 from nemo_ext.convert.rules import Table, layer_count
 from nemo_ext.models.family import FAMILIES, family_of
 
-PRESETS = [(name, preset) for name in ("gemma3", "gpt2", "llama", "qwen3") for preset in FAMILIES.get(name).presets]
+PRESETS = [(name, preset) for name in ("bert", "gemma3", "gpt2", "llama", "modernbert", "qwen3") for preset in FAMILIES.get(name).presets]
 # Our own are named after their size, the published ones have what their model cards at huggingface.co say.
 PARAMETERS = {
     ("llama", "10m"): 10e6,
@@ -34,6 +34,10 @@ PARAMETERS = {
     ("gpt2", "medium"): 355e6,
     ("gpt2", "large"): 774e6,
     ("gpt2", "xl"): 1558e6,
+    ("bert", "base"): 109.5e6,
+    ("bert", "large"): 335.2e6,
+    ("modernbert", "base"): 149_655_232,
+    ("modernbert", "large"): 395_881_664,
 }
 
 

@@ -39,7 +39,8 @@ EXPECTED = {
 def megatron_config(hf_config: Mapping[str, Any], **megatron_fields: Any) -> EncoderConfig:
     """The Megatron config of a ModernBERT model; `megatron_fields` are parallel sizes, dtypes, sequence length and so on.
 
-    Of transformers' window half lies on each side of the query, whose own position comes on top, as in Megatron.
+    Of transformers' window half lies on each side of the query, whose own position comes on top, as in Megatron. In checkpoints
+    every layer has keys of its own.
     Raises ConversionError for a field that Megatron would not compute as transformers does.
     """
     from nemo_ext.models.encoder import EncoderConfig
@@ -58,7 +59,6 @@ def megatron_config(hf_config: Mapping[str, Any], **megatron_fields: Any) -> Enc
         "layernorm_epsilon": config["norm_eps"],
         "has_norm_bias": False,
         "has_first_norm": False,
-        "hetereogenous_dist_checkpoint": True,  # Megatron's spelling; layers that differ cannot be stacked in one tensor
         "position_embedding_type": "rope",
         "rotary_base": config["global_rope_theta"],
         "local_rotary_base": config["global_rope_theta"] if local_base is None else local_base,
@@ -74,7 +74,8 @@ def megatron_config(hf_config: Mapping[str, Any], **megatron_fields: Any) -> Enc
         "attention_dropout": 0.0,
         "hidden_dropout": 0.0,
     }
-    return EncoderConfig(**{**derived, **megatron_fields})
+    # Megatron's spelling: layers that differ in their tensors cannot be stacked in one.
+    return EncoderConfig(**{**derived, **megatron_fields, "hetereogenous_dist_checkpoint": True})
 
 
 def refuse_unexpressible(hf_config: Mapping[str, Any]) -> None:
