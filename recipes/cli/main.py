@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from nemo_ext.common.errors import SibolError
-from recipes.cli import bench, data, demo, doctor, evaluate, export, jobs, show, slice, submit, tokenizer, train
+from recipes.cli import bench, data, demo, doctor, evaluate, export, jobs, plan, show, slice, submit, tokenizer, train
 
 app = typer.Typer(
     name="sibol",
@@ -22,6 +22,7 @@ app.command("recipes")(show.recipes)
 app.command("show")(show.show)
 app.add_typer(tokenizer.app, name="tokenizer")
 app.add_typer(data.app, name="data")
+app.command("plan")(plan.plan)
 app.command("train")(train.train)
 app.command("export")(export.export)
 app.command("slice")(slice.slice_model)

@@ -1,0 +1,63 @@
+"""How a run is spread over GPUs: the settings that decide memory and speed, apart from the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nemo_ext.config import RunConfig, data_parallel_size
+
+DTYPE_BYTES = {"bf16-mixed": 2, "fp32": 4}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Parallel sizes, batches and recomputation. `dtype_bytes`: of weights and activations."""
+
+    tp: int
+    pp: int
+    cp: int
+    dp: int
+    sequence_parallel: bool
+    distributed_optimizer: bool
+    micro_batch_size: int
+    global_batch_size: int
+    seq_length: int
+    recompute: str
+    dtype_bytes: int
+
+    @property
+    def ranks(self) -> int:
+        return self.tp * self.pp * self.cp * self.dp
+
+    @property
+    def micro_batches(self) -> int:
+        """Micro batches of one step on one data parallel rank."""
+        return self.global_batch_size // (self.dp * self.micro_batch_size)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of one micro batch on one context parallel rank."""
+        return self.micro_batch_size * self.seq_length // self.cp
+
+    @property
+    def split_tokens(self) -> int:
+        """Tokens of one micro batch outside attention and MLP, which sequence parallelism splits over tp."""
+        return self.tokens // self.tp if self.sequence_parallel else self.tokens
+
+
+def layout_of(config: RunConfig, ranks: int) -> Layout:
+    """The layout of a run on `ranks` ranks. Raises ConfigError when they cannot hold whole copies of the model."""
+    parallel, train = config.parallel, config.train
+    return Layout(
+        tp=parallel.tp,
+        pp=parallel.pp,
+        cp=parallel.cp,
+        dp=data_parallel_size(config, ranks),
+        sequence_parallel=parallel.sequence_parallel,
+        distributed_optimizer=parallel.distributed_optimizer,
+        micro_batch_size=train.micro_batch_size,
+        global_batch_size=train.global_batch_size,
+        seq_length=train.seq_length,
+        recompute=train.recompute,
+        dtype_bytes=DTYPE_BYTES[train.precision],
+    )
