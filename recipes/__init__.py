@@ -23,6 +23,7 @@ RECIPES = {
     "continue_pretraining": "recipes.continue_pretraining:continue_pretraining",
     "survey_14b_pretraining": "recipes.continue_pretraining:survey_14b_pretraining",
     "early_modern_72b": "recipes.continue_pretraining:early_modern_72b",
+    "early_modern_ner_72b": "recipes.studies:early_modern_ner_72b",
 }
 
 

@@ -112,14 +112,14 @@ def _say_what_matters(plan: Plan) -> None:
         plan.problems.append(f"{asked.nodes} nodes are asked for; site {asked.site.name} has {node.count} of this kind.")
     if not plan.fits:
         plan.problems.append(_memory_problem(plan))
-        if "full" in (layout.recompute,) or plan.fullest.state_bytes > asked.gpu_memory_bytes - RESERVED_BYTES:
+        if plan.fullest.state_bytes > asked.gpu_memory_bytes - RESERVED_BYTES:
             plan.notes.append(_offload_note(plan))
     if node.gpus and layout.tp > asked.ranks_per_node:
         plan.problems.append(f"tp={layout.tp} spans nodes of {asked.ranks_per_node} GPUs: each layer would wait for the network. Raise pp.")
     if plan.speed is None:
         plan.notes.append(f"Site {asked.site.name} names no GPU, so nothing is said of time. State --tokens-per-s from a short run.")
     time = plan.duration
-    if time and time.saving_s > NOTABLE_SAVING * time.wall_s:
+    if time and time.saves > time.jobs and time.saving_s > NOTABLE_SAVING * time.wall_s:
         share, minutes = time.saving_s / time.wall_s, plan.config.checkpoint.every_minutes
         plan.notes.append(f"Saving takes {share:.0%} of the time (checkpoint.every_minutes={minutes}). Save less often.")
     if not plan.storage.dataset_is_measured:

@@ -53,6 +53,12 @@ def nearest_fitting(plan: Plan, stated: Stated) -> Found | None:
     return None
 
 
+def smallest_peak_bytes(plan: Plan, nodes: int) -> int | None:
+    """Memory of the fullest GPU under the layout that needs least on so many whole nodes; None where no layout divides the run."""
+    asked = replace(plan.asked, nodes=nodes, ranks_per_node=plan.asked.site.node.gpus)
+    return min((found.fullest.peak_bytes for _, found in _layouts(plan, asked, Stated())), default=None)
+
+
 def _in_proportion(plan: Plan, stated: Stated) -> Stated:
     """The stated speed as a factor on the modelled one, which holds for other layouts too."""
     if stated == Stated():
@@ -74,13 +80,17 @@ def _node_counts(asked: Resources) -> Iterator[int]:
 
 
 def _fitting(plan: Plan, asked: Resources, stated: Stated) -> Iterator[Found]:
-    for config in _candidates(plan.config, asked):
-        try:
-            candidate = plan_model(config, plan.architecture, plan.data, asked, stated)
-        except ConfigError:  # does not divide heads, layers or vocabulary
-            continue
+    for config, candidate in _layouts(plan, asked, stated):
         if candidate.fits:
             yield Found(_changes(plan.config, config), candidate)
+
+
+def _layouts(plan: Plan, asked: Resources, stated: Stated) -> Iterator[tuple[RunConfig, Plan]]:
+    for config in _candidates(plan.config, asked):
+        try:
+            yield config, plan_model(config, plan.architecture, plan.data, asked, stated)
+        except ConfigError:  # does not divide heads, layers or vocabulary
+            continue
 
 
 def _candidates(config: RunConfig, asked: Resources) -> Iterator[RunConfig]:

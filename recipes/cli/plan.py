@@ -47,8 +47,13 @@ def plan(
     search: Annotated[bool, typer.Option("--search", help="Try layouts on these GPUs and rank those that fit.")] = False,
     request: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(help="Write a resource request with these figures (Markdown) to this file, which must not exist."),
+        typer.Option(help="Draft a resource request with these figures into this file (Markdown).", metavar="FILE.md"),
     ] = None,
+    then: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="A recipe that follows, for the request; may be repeated.", metavar="RECIPE"),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the request of an earlier time.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Say what a run needs at a site. Exit code 1: it does not fit, and the nearest layout that does is named."""
@@ -61,22 +66,32 @@ def plan(
     from nemo_ext.config import apply_overrides
     from recipes import load_recipe
 
-    config = apply_overrides(load_recipe(recipe), overrides or [])
-    stated = Stated(mfu=mfu, tokens_per_s=tokens_per_s)
-    asked = resources(config, load_site(site), nodes, gpus_per_node, parse_walltime(time) if time else None, price)
-    planned = make_plan(config, asked, stated)
-    found = search_layouts(planned, stated) if search else []
-    nearest = nearest_fitting(planned, stated) if planned.problems and asked.gpus else None
-    if request is not None:
-        from jobs.plan.request import write_request
+    place, walltime_s, stated = load_site(site), parse_walltime(time) if time else None, Stated(mfu=mfu, tokens_per_s=tokens_per_s)
 
-        write_request(request, nearest.plan if nearest else planned, recipe)
+    def planned_run(name: str, changes: list[str]) -> Plan:
+        config = apply_overrides(load_recipe(name), changes)
+        return make_plan(config, resources(config, place, nodes, gpus_per_node, walltime_s, price), stated)
+
+    planned = planned_run(recipe, overrides or [])
+    found = search_layouts(planned, stated) if search else []
+    nearest = nearest_fitting(planned, stated) if planned.problems and planned.asked.gpus else None
     if as_json:
         _print_json(planned, found, nearest)
     else:
         _print_plan(planned, found, nearest)
+    if request is not None:
+        _write_request(request, {recipe: planned, **{name: planned_run(name, []) for name in then or []}}, overwrite)
     if planned.problems:
         raise typer.Exit(1)
+
+
+def _write_request(path: Path, plans: dict[str, Plan], overwrite: bool) -> None:
+    from jobs.plan.request import Stage, write_request
+    from recipes import RECIPES, describe
+
+    stages = [Stage(name, describe(name) if name in RECIPES else plan.run, plan) for name, plan in plans.items()]
+    write_request(path, stages, overwrite)
+    typer.echo(f"request written to {path}", err=True)
 
 
 def _print_json(planned: Plan, found: list[Found], nearest: Found | None) -> None:

@@ -52,7 +52,7 @@ def test_parameters_of_published_models(family: str, preset: str) -> None:
 @given(
     tp=st.sampled_from([1, 2, 4]),
     pp=st.sampled_from([1, 2, 4]),
-    model=st.sampled_from([("qwen2", "tiny"), ("qwen2", "7b"), ("gpt2", "tiny")]),
+    model=st.sampled_from([("qwen3", "0.6b"), ("qwen2", "7b"), ("gpt2", "tiny")]),
 )
 def test_ranks_hold_every_parameter_once_and_tied_embeddings_on_both_ends(tp: int, pp: int, model: tuple[str, str]) -> None:
     whole = architecture(*model)
