@@ -3,7 +3,7 @@
 # shellcheck disable=SC2154 # job_hosts, job_scratch, container_* are set by the files beside this one
 
 stop_asked=       # requeue (time runs out), or stop (somebody wants the job to end)
-running=          # process id of what this job waits for
+running=()        # process ids of what this job waits for: shells, each with its command
 trap_interrupted= # whether a trap ran since `wait` was called
 
 # ask_to_stop WORD: the stop-file makes the ranks save and leave at the end of their step, whoever started them.
@@ -14,9 +14,18 @@ ask_to_stop() {
     say "asked to stop ($1)"
     if [[ -n ${SIBOL_JOB_RUN_DIR:-} && -d $SIBOL_JOB_RUN_DIR ]]; then
         printf '%s\n' "$1" >"$SIBOL_JOB_RUN_DIR/.STOP.$$" && mv -f "$SIBOL_JOB_RUN_DIR/.STOP.$$" "$SIBOL_JOB_RUN_DIR/STOP"
-    elif [[ $1 == stop && -n $running ]]; then
-        kill -TERM "$running" 2>/dev/null || true
+    elif [[ $1 == stop ]]; then
+        end_commands
     fi
+}
+
+# TERM to the commands themselves; the shells around them note how they end.
+end_commands() {
+    local shell children=()
+    for shell in ${running[@]+"${running[@]}"}; do
+        read -ra children <"/proc/$shell/task/$shell/children" || true
+        kill -TERM ${children[@]+"${children[@]}"} 2>/dev/null || true
+    done 2>/dev/null
 }
 
 # Schedulers signal every process of a job, srun takes TERM as an order to kill, and a person may press Ctrl-C twice: so a signal is
@@ -26,18 +35,37 @@ catch_signals() {
     trap 'ask_to_stop stop' TERM INT HUP
 }
 
+# note_exit_code FILE COMMAND...: for the background. bash 5.2 may forget how a child ended when a signal comes while it waits for it,
+# and a shell that only sleeps through its command does not.
+note_exit_code() {
+    local file=$1 code=0
+    shift
+    trap : USR1 TERM INT HUP # reset in the command
+    trap - EXIT
+    "$@" || code=$?
+    printf '%s' "$code" >"$file"
+}
+
+# noted_exit_code FILE: what stands there; a shell that was killed noted nothing.
+noted_exit_code() {
+    local code
+    code=$(cat -- "$1" 2>/dev/null) || true
+    printf '%s' "${code:-137}"
+}
+
 # run_and_wait COMMAND...: returns its exit code; a signal in between does not end the wait.
 run_and_wait() {
-    local code
-    "$@" &
-    running=$!
+    local file=$job_scratch/.exit-code.$BASHPID code
+    note_exit_code "$file" "$@" &
+    running=("$!")
     while true; do
         trap_interrupted=
-        code=0
-        wait "$running" || code=$?
+        wait "${running[0]}" || true
         if [[ -z $trap_interrupted ]]; then break; fi
     done
-    running=
+    running=()
+    code=$(noted_exit_code "$file")
+    rm -f -- "$file"
     return "$code"
 }
 
@@ -67,32 +95,41 @@ srun_for_nodes() {
 # PBS starts a program on another node without our environment, so each node reads it from a file.
 run_on_pbs_nodes() {
     command -v pbs_tmrsh >/dev/null || fail "pbs_tmrsh is not on the PATH; jobs of several nodes need it. Load the site's PBS module."
-    local file rank pids=() code=0 one
+    local file rank code=0
     file=$(umask 077 && mktemp "$SIBOL_JOB_SUBMIT_DIR/.sibol-nodes.XXXXXXXX") || fail "$SIBOL_JOB_SUBMIT_DIR cannot be written to."
     write_node_file "$@" >"$file"
     for rank in "${!job_hosts[@]}"; do
-        pbs_tmrsh "${job_hosts[rank]}" bash "$SIBOL_PROJECT/jobs/body/node.sh" --from "$file" "$rank" &
-        pids+=("$!")
+        note_exit_code "$job_scratch/.exit-code.$rank" \
+            pbs_tmrsh "${job_hosts[rank]}" bash "$SIBOL_PROJECT/jobs/body/node.sh" --from "$file" "$rank" &
+        running+=("$!")
     done
-    for rank in "${!pids[@]}"; do
-        one=0
-        wait_for "${pids[rank]}" || one=$?
-        if ((one != 0)); then say "node ${job_hosts[rank]}: exit code $one"; fi
-        if ((one > code)); then code=$one; fi
-    done
+    wait_for_nodes || code=$?
     rm -f -- "$file"
     return "$code"
 }
 
-wait_for() {
-    running=$1
-    local code
-    while true; do
-        trap_interrupted=
-        code=0
-        wait "$running" || code=$?
-        if [[ -z $trap_interrupted ]]; then return "$code"; fi
+# The worst exit code of the nodes. When one node has failed, the others, who may wait for it for ever, are ended after a while.
+wait_for_nodes() {
+    local rank one code=0 failed_at='' patience_s=${SIBOL_JOB_PATIENCE_S:-60}
+    while ((${#running[@]})); do
+        for rank in "${!running[@]}"; do
+            if kill -0 "${running[rank]}" 2>/dev/null; then continue; fi
+            one=$(noted_exit_code "$job_scratch/.exit-code.$rank")
+            rm -f -- "$job_scratch/.exit-code.$rank"
+            unset "running[rank]"
+            if ((one == 0)); then continue; fi
+            say "node ${job_hosts[rank]} failed with exit code $one"
+            failed_at=${failed_at:-$SECONDS}
+            if ((one > code)); then code=$one; fi
+        done
+        if [[ -n $failed_at ]] && ((${#running[@]} && SECONDS - failed_at >= patience_s)); then
+            say "ending the other nodes"
+            end_commands
+            failed_at=$SECONDS
+        fi
+        sleep 0.5
     done
+    return "$code"
 }
 
 # What a node must know, as shell text: our settings, the command, where programs are. No secret: each node reads that file itself.

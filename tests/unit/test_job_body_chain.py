@@ -1,0 +1,146 @@
+"""A job is continued only when its run says so and got further; how depends on the scheduler."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.stand_ins import SCONTROL, Cluster
+
+RUN = "runs/a run"
+# Each start does two steps of `steps` and leaves the mark that the trainer would.
+TRAINER = """
+mkdir -p "$RUN"; first=$(cat "$RUN/step" 2>/dev/null || echo 0); step=$((first + 2)); echo "$step" >"$RUN/step"
+if ((step >= $1)); then echo "{\\"step\\": $step}" >"$RUN/DONE"; exit 0; fi
+printf '{\\n  "step": %d,\\n  "first_step": %d,\\n  "reason": "deadline"\\n}\\n' "$step" "$first" >"$RUN/REQUEUE"; exit 75
+"""
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Cluster:
+    return Cluster(tmp_path)
+
+
+def train(steps: int) -> tuple[str, ...]:
+    return ("bash", "-c", f'RUN="{RUN}"\n{TRAINER}', "bash", str(steps))
+
+
+def leave(marker: str | None, code: int) -> tuple[str, ...]:
+    """A command that leaves RUN/REQUEUE with this text."""
+    return ("bash", "-c", f'mkdir -p "{RUN}"; [[ -z $1 ]] || echo "$1" >"{RUN}/REQUEUE"; exit {code}', "bash", marker or "")
+
+
+def test_a_bare_box_runs_it_again_until_it_is_done(cluster: Cluster) -> None:
+    environment = cluster.environment(SIBOL_JOB_RUN_DIR=RUN, SIBOL_JOB_MAX_HOPS="5", SIBOL_JOB_WALLTIME_S="60")
+    result = cluster.run(environment, *train(7))
+    assert result.returncode == 0, result.stderr
+    assert (cluster.work / RUN / "step").read_text() == "8\n"
+    assert result.stderr.count("continues, hop") == 3
+    assert not (cluster.work / RUN / "REQUEUE").exists()
+
+
+def test_hops_are_limited(cluster: Cluster) -> None:
+    environment = cluster.environment(SIBOL_JOB_RUN_DIR=RUN, SIBOL_JOB_MAX_HOPS="2")
+    result = cluster.run(environment, *train(100))
+    assert result.returncode == 75
+    assert (cluster.work / RUN / "step").read_text() == "6\n"
+    assert "continued 2 times already (SIBOL_JOB_MAX_HOPS=2)" in result.stderr
+
+
+def test_slurm_requeues_the_same_job(cluster: Cluster) -> None:
+    environment = cluster.slurm(SIBOL_JOB_RUN_DIR=RUN, SIBOL_JOB_MAX_HOPS="2", SIBOL_JOB_SCRIPT="/x/job.sbatch")
+    result = cluster.run(environment, *train(100))
+    assert result.returncode == 75
+    assert ["requeue", "4711"] in cluster.calls("scontrol")
+    restarted = cluster.run({**environment, "SLURM_RESTART_COUNT": "2"}, *train(100))
+    assert restarted.returncode == 75 and "hop 2" in restarted.stderr
+    assert cluster.calls("scontrol").count(["requeue", "4711"]) == 1
+
+
+def test_where_slurm_refuses_to_requeue_the_script_is_submitted_again_one_hop_on(cluster: Cluster) -> None:
+    environment = cluster.slurm(SIBOL_JOB_RUN_DIR=RUN, SIBOL_JOB_MAX_HOPS="3", SIBOL_JOB_HOP="1", SIBOL_JOB_SCRIPT="/x/a job.sbatch")
+    cluster.add("scontrol", SCONTROL + "[[ $1 == show ]] || exit 1")
+    cluster.add("sbatch", "echo 4712")
+    result = cluster.run(environment, *train(100))
+    assert result.returncode == 75
+    assert cluster.calls("sbatch") == [["--parsable", "--export=ALL,SIBOL_JOB_HOP=2", "/x/a job.sbatch"]]
+    assert "continued by job 4712" in result.stderr
+
+
+def test_pbs_submits_the_script_again_after_this_job(cluster: Cluster) -> None:
+    environment = cluster.pbs(SIBOL_JOB_RUN_DIR=RUN, SIBOL_JOB_MAX_HOPS="3", SIBOL_JOB_SCRIPT="/x/a job.pbs")
+    result = cluster.run(environment, *train(100))
+    assert result.returncode == 75
+    assert cluster.calls("qsub") == [["-W", "depend=afterany:4711.server", "-v", "SIBOL_JOB_HOP=1", "/x/a job.pbs"]]
+    assert "continued by job 4712.server" in result.stderr
+
+
+def test_a_submission_that_fails_says_what_to_do_by_hand(cluster: Cluster) -> None:
+    environment = cluster.pbs(SIBOL_JOB_RUN_DIR=RUN, SIBOL_JOB_MAX_HOPS="3", SIBOL_JOB_SCRIPT="/x/job.pbs")
+    cluster.add("qsub", code=1)
+    result = cluster.run(environment, *train(100))
+    assert result.returncode == 1 and "Submit /x/job.pbs again by hand" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("marker", "code", "expected", "message"),
+    [
+        ('{"step": 5, "first_step": 5}', 75, 75, "it would never end; not continued"),
+        ('{"step": 4, "first_step": 5}', 75, 75, "it would never end; not continued"),
+        ("{}", 75, 75, "names no step and first_step"),
+        (None, 75, 75, "with exit code 75"),
+        ('{"step": 9, "first_step": 5}', 1, 1, "with exit code 1"),
+        ('{"step": 9, "first_step": 5}', 137, 137, "with exit code 137"),
+        (None, 0, 0, "with exit code 0"),
+    ],
+    ids=["no step", "backwards", "damaged", "no mark", "failed", "killed", "ended without a mark"],
+)
+def test_nothing_is_continued_without_a_mark_of_progress(
+    marker: str | None, code: int, expected: int, message: str, cluster: Cluster
+) -> None:
+    for environment in (
+        cluster.slurm(SIBOL_JOB_RUN_DIR=RUN, SIBOL_JOB_MAX_HOPS="9"),
+        cluster.pbs(SIBOL_JOB_RUN_DIR=RUN, SIBOL_JOB_MAX_HOPS="9"),
+        cluster.environment(SIBOL_JOB_RUN_DIR=RUN, SIBOL_JOB_MAX_HOPS="9"),
+    ):
+        result = cluster.run(environment, *leave(marker, code))
+        assert result.returncode == expected
+        assert message in result.stderr
+    assert cluster.calls("qsub") == []
+    assert all(call[0] == "show" for call in cluster.calls("scontrol"))
+
+
+def test_the_mark_of_an_earlier_job_does_not_count(cluster: Cluster) -> None:
+    run = cluster.work / RUN
+    run.mkdir(parents=True)
+    (run / "REQUEUE").write_text('{"step": 9, "first_step": 5}')
+    (run / "STOP").write_text("requeue")
+    result = cluster.run(cluster.slurm(SIBOL_JOB_RUN_DIR=RUN, SIBOL_JOB_MAX_HOPS="9"), "bash", "-c", f"[[ ! -e '{RUN}/STOP' ]] && exit 75")
+    assert result.returncode == 75
+    assert all(call[0] == "show" for call in cluster.calls("scontrol"))
+
+
+def test_on_several_nodes_the_mark_says_that_the_run_stopped_early(cluster: Cluster) -> None:
+    environment = cluster.slurm("n1,n2", SIBOL_JOB_RUN_DIR=RUN, SIBOL_JOB_MAX_HOPS="1")
+    result = cluster.run(environment, *leave('{"step": 9, "first_step": 5}', 75))
+    assert result.returncode == 75
+    assert ["requeue", "4711"] in cluster.calls("scontrol")
+
+
+def test_hops_that_were_submitted_beforehand_run_only_when_it_is_their_turn(cluster: Cluster) -> None:
+    run = cluster.work / RUN
+    run.mkdir(parents=True)
+    environment = cluster.pbs(SIBOL_JOB_RUN_DIR=RUN, SIBOL_JOB_HOP="2")
+    touch = ("bash", "-c", "touch started")
+    neither = cluster.run(environment, *touch)
+    assert neither.returncode == 1 and "neither DONE nor REQUEUE" in neither.stderr
+    (run / "DONE").write_text('{"step": 9}')
+    done = cluster.run(environment, *touch)
+    assert done.returncode == 0 and "finished already" in done.stderr
+    assert (run / "DONE").exists()
+    assert not (cluster.work / "started").exists()
+    (run / "DONE").unlink()
+    (run / "REQUEUE").write_text('{"step": 9, "first_step": 5}')
+    assert cluster.run(environment, *touch).returncode == 0
+    assert (cluster.work / "started").exists()
