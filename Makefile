@@ -10,13 +10,14 @@ ARGS ?=
 export VENV TORCH PYTHON
 
 BIN := $(VENV)/bin
+TRANSFORMERS5 := $(abspath $(VENV))/transformers5
 SHELL_FILES = $(shell git ls-files '*.sh' .ci/run)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo test lint types format lock clean
+.PHONY: help install install-dev demo test test-transformers5 lint types format lock clean
 
 help: ## list the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-23s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo "  settings: PYTHON=python3.12 VENV=.venv TORCH=cpu|gpu ARGS='-k name' (for test)"
 
 install: ## install the locked set and `sibol` into .venv
@@ -30,6 +31,14 @@ demo: install ## from text to an evaluated model, on this machine
 
 test: install-dev ## run all tests
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-transformers5: install-dev $(TRANSFORMERS5)/.installed ## test that transformers 5 reads our exports
+	@TRANSFORMERS5=$(TRANSFORMERS5) $(BIN)/python -m pytest tests/parity/peers_transformers5.py $(ARGS)
+
+$(TRANSFORMERS5)/.installed: requirements/transformers5.txt | install-dev
+	@rm -rf $(@D)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile --target $(@D) -r $<
+	@touch $@
 
 lint: install-dev ## check style: Python and shell
 	@$(BIN)/ruff check .

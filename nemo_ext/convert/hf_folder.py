@@ -52,6 +52,8 @@ def write_model_files(folder: Path, hf_config: Mapping[str, Any], torch_dtype: s
             'Add it, such as "architectures": ["Qwen2ForCausalLM"].'
         )
     config["torch_dtype"] = torch_dtype
+    if "n_positions" in config:
+        config["n_ctx"] = config["n_positions"]  # where llama.cpp looks for GPT-2's context (conversion/gpt2.py); published ones have both
     write_json(folder / "config.json", config)
     source = Path(model_files_dir) if model_files_dir is not None else None
     if source is not None and (source / "generation_config.json").is_file():
