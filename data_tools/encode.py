@@ -23,7 +23,7 @@ from data_tools.long_documents import LONG_BYTES, LongDocument, parse_long
 from data_tools.sentences import sentences
 from data_tools.splits import assign
 from data_tools.text_encoder import TextEncoder
-from nemo_ext.tokenizers import load, plugins
+from nemo_ext.tokenizers import TextTokenizer, plugins
 from nemo_ext.tokenizers.ragged import RaggedBatch, from_lengths
 
 TOO_SHORT = "too-short"
@@ -75,9 +75,8 @@ class EncodedBatch:
 class Encoder:
     """Encodes batches of raw documents. `counts`: what the plugin did, and how texts were encoded."""
 
-    def __init__(self, settings: EncodeSettings) -> None:
-        self._settings = settings
-        self._tokenizer = load(settings.tokenizer_dir)
+    def __init__(self, settings: EncodeSettings, tokenizer: TextTokenizer) -> None:
+        self._settings, self._tokenizer = settings, tokenizer
         self._plugin = plugins.create(settings.plugin, settings.plugin_settings, self._tokenizer)
         self._texts = TextEncoder(self._tokenizer, settings.encoder, settings.verify_encoder)
         self.dtype = self._tokenizer.dtype

@@ -31,7 +31,6 @@ from nemo_ext.common.dataset import DATASET_SCHEMA, MANIFEST_NAME
 from nemo_ext.common.errors import ConfigError, DataError
 from nemo_ext.common.files import disk_errors
 from nemo_ext.tokenizers import TextTokenizer, load, plugins
-from nemo_ext.tokenizers.fast_encoder import fast_encoder
 
 BYTES_WORTH_A_WORKER = 16 << 20  # below this, starting a process takes longer than the work it saves
 BYTES_WORTH_A_PROOF = 16 << 20  # below this, the tokenizer is done before another encoder is proved to equal it
@@ -99,16 +98,18 @@ def prepare(options: PrepareOptions, on_progress: OnProgress = lambda progress: 
     plan = _plan(options, settings, tokenizer, inputs, len(units))
     if options.dry_run:
         job = Job(inputs.files, settings, None)
-        summaries = _run(options, job, shard.units(units), {}, on_progress)
+        summaries = _run(options, job, tokenizer, shard.units(units), {}, on_progress)
         records = [summary["records"] for summary in summaries]
         return manifest_of(plan, summaries, records, kept_documents(plan, records))
     with disk_errors(options.out), open_shard(options.out, shard, plan, tokenizer) as folder:
         done = finished_units(folder, shard.units(units), inputs.files)
-        _run(options, Job(inputs.files, settings, folder), shard.units(units), done, on_progress)
+        _run(options, Job(inputs.files, settings, folder), tokenizer, shard.units(units), done, on_progress)
     return merge(options.out) if options.shard is None else {"shard": shard.name, "folder": str(options.out / SHARDS_FOLDER / shard.name)}
 
 
-def _run(options: PrepareOptions, job: Job, units: list[Unit], done: dict[int, Summary], on_progress: OnProgress) -> list[Summary]:
+def _run(
+    options: PrepareOptions, job: Job, tokenizer: TextTokenizer, units: list[Unit], done: dict[int, Summary], on_progress: OnProgress
+) -> list[Summary]:
     """Encode the units that are not done; summaries of those that were encoded."""
     total_bytes = sum(unit.size_bytes for unit in units)
     seen = [sum(unit.size_bytes for unit in units if unit.number in done), 0]
@@ -124,7 +125,7 @@ def _run(options: PrepareOptions, job: Job, units: list[Unit], done: dict[int, S
     if not missing:
         return []
     summaries = []
-    with closing(encode_units(job, missing, choose_workers(options, missing), on_work)) as results:
+    with closing(encode_units(job, tokenizer, missing, choose_workers(options, missing), on_work)) as results:
         for unit, summary in zip(missing, results, strict=True):
             _judge(options, job, unit, summary)
             summaries.append(summary)
@@ -191,7 +192,7 @@ def _encode_settings(options: PrepareOptions, tokenizer: TextTokenizer, inputs: 
             "Leave it out, or set bos_token in its tokenizer_config.json."
         )
     worth_it = inputs.size_bytes >= BYTES_WORTH_A_PROOF or options.verify_encoder
-    fast = fast_encoder(tokenizer) if worth_it else None
+    fast = tokenizer.fast_encoder if worth_it else None
     return EncodeSettings(
         tokenizer_dir=str(options.tokenizer),
         text_field=options.text_field,

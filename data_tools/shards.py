@@ -11,10 +11,11 @@ import fcntl
 import logging
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from data_tools.inputs import InputFile
 from data_tools.unit_files import SUMMARY_FILE
@@ -28,6 +29,7 @@ from nemo_ext.tokenizers import TextTokenizer
 SHARDS_FOLDER = ".shards"
 PLAN_FILE = "plan.json"
 LOCK_FILE = ".lock"
+LOCK_PATIENCE_S, LOCK_RETRY_S = 1.0, 0.05
 SHARD_NAME = re.compile(r"(\d+)-of-(\d+)")
 
 logger = logging.getLogger(__name__)
@@ -84,11 +86,23 @@ def open_shard(out: Path, shard: Shard, plan: Plan, tokenizer: TextTokenizer) ->
 def locked(folder: Path) -> Iterator[None]:
     """Hold a folder against other processes. Raises OutputExistsError when one of them holds it."""
     with open(folder / LOCK_FILE, "w") as handle:
+        if not _lock(handle):
+            raise OutputExistsError(f"Another process is at work in {folder}. Wait for it, or choose another --out.")
+        yield
+
+
+def _lock(handle: IO[str]) -> bool:
+    """Whether the lock was had in time: the workers of a process that was killed hold it until they, too, are gone."""
+    end_s = time.monotonic() + LOCK_PATIENCE_S
+    while True:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise OutputExistsError(f"Another process is at work in {folder}. Wait for it, or choose another --out.") from None
-        yield
+            if time.monotonic() > end_s:
+                return False
+            time.sleep(LOCK_RETRY_S)
+        else:
+            return True
 
 
 def _same_plan(folder: Path, plan: Plan) -> bool:

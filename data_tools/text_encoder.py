@@ -10,7 +10,6 @@ import numpy as np
 from data_tools.sentences import SENTENCE_END, sentences
 from nemo_ext.tokenizers import RaggedBatch, TextTokenizer
 from nemo_ext.tokenizers.cutting import CHUNK_CHARACTERS, CUT, can_cut, chunks
-from nemo_ext.tokenizers.fast_encoder import fast_encoder
 from nemo_ext.tokenizers.ragged import from_lengths
 
 TOKENIZERS = "tokenizers"
@@ -24,7 +23,7 @@ class TextEncoder:
     """
 
     def __init__(self, tokenizer: TextTokenizer, name: str, verify: bool) -> None:
-        fast = fast_encoder(tokenizer) if name != TOKENIZERS else None
+        fast = tokenizer.fast_encoder if name != TOKENIZERS else None
         self._tokenizer = tokenizer
         self._encoder = fast or tokenizer
         self._verify = verify and fast is not None

@@ -16,7 +16,7 @@ from data_tools.inputs import FoundInputs, InputFile, open_input
 from data_tools.lines import BATCH_BYTES, RawDocument
 from data_tools.tables import row_group_bytes, rows_before, table_rows
 
-UNIT_BYTES = 8 << 20  # some seconds of work: little is lost when a process is killed, and workers end at about the same time
+UNIT_BYTES = 4 << 20  # a second of work, or some: little is lost when a process is killed, and workers end at about the same time
 MOST_UNITS = 4096  # beyond that units grow instead, so that folders stay small
 READ_BYTES = 1 << 20
 

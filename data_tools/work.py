@@ -6,8 +6,10 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
+import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -22,10 +24,12 @@ from data_tools.units import Part, PartReader, Unit, batches
 from nemo_ext.common.errors import DataError, SibolError
 from nemo_ext.common.files import atomic_folder, sha256_of_file
 from nemo_ext.common.processes import end_with_parent
+from nemo_ext.tokenizers import TextTokenizer, load
 
 UNITS_PER_WORKER = 2  # waiting units, so that no worker waits for the parent
 REPORT_EVERY_S = 0.2
 THREADS_VARIABLE = "TOKENIZERS_PARALLELISM"
+FORK, SPAWN = "fork", "spawn"
 
 
 @dataclass(frozen=True)
@@ -78,17 +82,23 @@ def is_current(summary: Summary, files: tuple[InputFile, ...]) -> bool:
     return all({key: part[key] for key in ("bytes", "mtime_ns")} == _state(files[part["file"]]) for part in summary["files"])
 
 
-def encode_units(job: Job, units: list[Unit], workers: int, on_work: OnWork) -> Generator[Summary, None, None]:
+def encode_units(job: Job, tokenizer: TextTokenizer, units: list[Unit], workers: int, on_work: OnWork) -> Generator[Summary, None, None]:
     """Summaries of units, in order. One worker is this process. Raises SibolError when a worker process dies."""
-    if workers == 1:
-        with _one_thread():
-            encoder = Encoder(job.settings)
+    with _one_thread():
+        if workers == 1:
+            encoder = Encoder(job.settings, tokenizer)
             for unit in units:
                 yield encode_unit(job, encoder, unit, on_work)
-        return
-    context = multiprocessing.get_context("spawn")  # a forked child would inherit the tokenizer's threads and locks
+        else:
+            yield from _encode_in_pool(job, tokenizer, units, workers, on_work)
+
+
+def _encode_in_pool(job: Job, tokenizer: TextTokenizer, units: list[Unit], workers: int, on_work: OnWork) -> Generator[Summary, None, None]:
+    method = start_method(job.files)
+    context = multiprocessing.get_context(method)
     work = context.Array("q", 2)
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(job, work))
+    encoder = Encoder(job.settings, tokenizer) if method == FORK else None
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(job, encoder, work))
     try:
         yield from _in_order(pool, units, workers * UNITS_PER_WORKER, _reporter(work, on_work))
     except BrokenProcessPool:
@@ -98,6 +108,15 @@ def encode_units(job: Job, units: list[Unit], workers: int, on_work: OnWork) -> 
         ) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def start_method(files: Sequence[InputFile]) -> str:
+    """How workers are started: forked, with everything loaded, unless a thread may hold a lock then that the child would wait for.
+
+    The threads of `tokenizers` do no harm: a worker uses none. Arrow, which reads tables, has some that it cannot do without.
+    """
+    harmless = sys.platform == "linux" and threading.active_count() == 1 and not any(file.is_table for file in files)
+    return FORK if harmless else SPAWN
 
 
 def _reporter(work: Any, on_work: OnWork) -> Callable[[], None]:
@@ -145,7 +164,7 @@ def _one_thread() -> Iterator[None]:
 _worker: tuple[Job, Encoder, OnWork] | None = None  # one per worker process, made by its initializer
 
 
-def _start_worker(job: Job, work: Any) -> None:
+def _start_worker(job: Job, encoder: Encoder | None, work: Any) -> None:
     global _worker
     os.environ[THREADS_VARIABLE] = "false"  # the processes are the parallelism
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is answered by the parent
@@ -156,7 +175,7 @@ def _start_worker(job: Job, work: Any) -> None:
             work[0] += size_bytes
             work[1] += tokens
 
-    _worker = (job, Encoder(job.settings), count)
+    _worker = (job, encoder or Encoder(job.settings, load(job.settings.tokenizer_dir)), count)
 
 
 def _encode_in_worker(unit: Unit) -> Summary:

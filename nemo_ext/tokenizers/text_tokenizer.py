@@ -22,6 +22,7 @@ from nemo_ext.tokenizers.ragged import RaggedBatch, from_lengths
 from nemo_ext.tokenizers.token_bytes import bytes_of_tokens, strips_leading_space
 
 if TYPE_CHECKING:
+    from nemo_ext.tokenizers.fast_encoder import FastEncoder
     from nemo_ext.tokenizers.piece_rules import PieceRules
     from nemo_ext.tokenizers.spelling import Spelling
 
@@ -97,6 +98,13 @@ class TextTokenizer:
         from nemo_ext.tokenizers.piece_rules import rules_of_json
 
         return rules_of_json(self.parsed, self._vocabulary, self.spelling)
+
+    @cached_property
+    def fast_encoder(self) -> FastEncoder | None:
+        """An encoder that is faster and gives the same ids, if there is one for this tokenizer. Found once: that can take seconds."""
+        from nemo_ext.tokenizers.fast_encoder import fast_encoder
+
+        return fast_encoder(self)
 
     def encode_batch(self, texts: Sequence[str]) -> RaggedBatch:
         """Ids of every text, without beginning- or end-of-text tokens and never truncated."""

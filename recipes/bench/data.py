@@ -14,7 +14,7 @@ from typing import Any
 
 from recipes.bench.encoders import bare_encode_batch, sibol_prepare, usual_way
 from recipes.bench.measure import Cost, measure
-from recipes.bench.treatments import PLUGIN_SETTINGS, plugin_costs, split_table_s, stochastok_distances
+from recipes.bench.treatments import PLUGIN_SETTINGS, patok_distances, plugin_costs, split_table_s, stochastok_distances
 
 KINDS = ("gpt2", "gemma")
 VOCABULARY = 32_000
@@ -154,14 +154,21 @@ class DataBench:
         return Part({"seconds": seconds}, [Claim(f"seconds to build the split table of {TABLE_VOCABULARY:,} tokens", median(seconds), 2)])
 
     def distribution(self) -> Part:
-        """Total variation of StochasTok from its law, beside that of the law from itself."""
-        figures, claims = {}, []
+        """Total variation of plugins from their laws, beside that of the laws from themselves; windows and refusals of Patok."""
+        figures: dict[str, Any] = {}
+        claims = []
         for kind in KINDS:
             self.log(f"{kind}: distribution")
-            found = measure(stochastok_distances, str(self.folder / kind), self.sizes.samples).result
-            figures[kind] = found
-            what = f"{kind}: total variation of StochasTok from its law / of the law from itself"
-            claims.append(Claim(what, found["ours"] / found["law"], 1.1))
+            laws = {"StochasTok": stochastok_distances, "Patok": patok_distances}
+            figures[kind] = {name: measure(law, str(self.folder / kind), self.sizes.samples).result for name, law in laws.items()}
+            for name, found in figures[kind].items():
+                what = f"{kind}: total variation of {name} from its law / of the law from itself"
+                claims.append(Claim(what, found["ours"] / found["law"], 1.1))
+            patok = figures[kind]["Patok"]
+            windows, refusals = patok["windows_a_token"] / patok["contract_prop"], "refusals_a_window"
+            claims.append(Claim(f"{kind}: Patok's windows a token from contract_prop, relative", abs(windows - 1), 0.001))
+            relative = abs(patok[refusals] / patok[f"{refusals}_of_the_law"] - 1)
+            claims.append(Claim(f"{kind}: Patok's refusals a window from the law's, relative", relative, 0.02))
         return Part(figures, claims)
 
     def _in_turn(self, names: list[str]) -> Iterator[str]:

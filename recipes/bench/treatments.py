@@ -1,4 +1,4 @@
-"""What plugins cost beside encoding, how fast a split table is built, and whether StochasTok follows its law. In this process."""
+"""What plugins cost beside encoding, how fast a split table is built, and whether plugins follow their laws. In this process."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ PLUGIN_SETTINGS: dict[str, dict[str, Any]] = {"stochastok": {"expand_prop": 0.1}
 DOCUMENT_TOKENS = (100, 1_000, 10_000, 100_000)
 BYTES_PER_TOKEN = 4  # of the benchmark's text, roughly; lengths are reported as measured
 SAMPLE_TEXT = "pinagsisibulan number"
+PATOK_TEXT, PATOK_WINDOWS = "Ang nagtubo ay pagdahon kasulatan", 4
 
 
 def plugin_costs(tokenizer_dir: str, text_bytes: int, rounds: int) -> Callable[[], list[dict[str, Any]]]:
@@ -25,11 +26,10 @@ def plugin_costs(tokenizer_dir: str, text_bytes: int, rounds: int) -> Callable[[
     from tokenizers import Tokenizer
 
     from nemo_ext.tokenizers import load, plugins
-    from nemo_ext.tokenizers.fast_encoder import fast_encoder
     from recipes.bench.corpus import documents
 
     bare, tokenizer = Tokenizer.from_file(f"{tokenizer_dir}/tokenizer.json"), load(tokenizer_dir)
-    encoder = fast_encoder(tokenizer) or tokenizer
+    encoder = tokenizer.fast_encoder or tokenizer
     made = {name: plugins.create(name, complete(name), tokenizer) for name in PLUGIN_SETTINGS if name in plugins.PLUGINS.names()}
     corpora = {tokens: list(documents(tokens * BYTES_PER_TOKEN, text_bytes)) for tokens in DOCUMENT_TOKENS}
 
@@ -109,6 +109,40 @@ def stochastok_distances(tokenizer_dir: str, samples: int) -> Callable[[], dict[
     def work() -> dict[str, float]:
         first, second = law(1), law(2)
         return {"ours": total_variation(ours(), first), "law": total_variation(second, first), "outcomes": len(first)}
+
+    return work
+
+
+def patok_distances(tokenizer_dir: str, samples: int) -> Callable[[], dict[str, float]]:
+    """Total variation between outcomes of our Patok's windows and of its law, and between two runs of the law; windows and refusals."""
+    from nemo_ext.tokenizers import load, plugins
+    from nemo_ext.tokenizers.ragged import from_lengths
+    from recipes.bench.patok_law import WrittenLaw
+
+    tokenizer = load(tokenizer_dir)
+    ids = tokenizer.encode_batch([PATOK_TEXT]).ids
+    contract_prop = PATOK_WINDOWS / len(ids) + 1e-9
+    settings = plugins.parse_settings("patok", [f"contract_prop={contract_prop}", "expand_prop=0"])
+    plugin, numbers = plugins.create("patok", settings, tokenizer), np.arange(samples, dtype=np.uint64)
+    law = WrittenLaw(tokenizer, PATOK_TEXT, random.Random(1))
+
+    def expected() -> Counter[tuple[int, ...]]:
+        return Counter(law.contracted(ids.tolist(), PATOK_WINDOWS) for _ in range(samples))
+
+    def work() -> dict[str, float]:
+        batch = from_lengths(np.tile(ids, samples), np.full(samples, len(ids)))
+        result = plugins.apply(plugin, batch, numbers, 1, tokenizer.vocab_size)
+        found = Counter(tuple(result.document(number).tolist()) for number in range(samples))
+        first, second = expected(), expected()
+        return {
+            "ours": total_variation(found, first),
+            "law": total_variation(second, first),
+            "outcomes": len(first),
+            "windows_a_token": plugin.counts["windows"] / len(batch.ids),
+            "contract_prop": contract_prop,
+            "refusals_a_window": plugin.counts["draws_refused"] / plugin.counts["windows"],
+            "refusals_a_window_of_the_law": law.counts["draws_refused"] / (2 * PATOK_WINDOWS * samples),
+        }
 
     return work
 

@@ -121,11 +121,11 @@ def _progress_bar() -> Iterator[Callable[[Progress], None]]:
     rate = TextColumn("{task.fields[rate]}")
     console, start_s = Console(stderr=True), time.monotonic()
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), rate, TimeRemainingColumn())
-    with Bar(*columns, console=console, disable=not console.is_terminal) as bar:
+    with Bar(*columns, console=console, disable=not console.is_terminal, auto_refresh=False) as bar:  # no thread, see `start_method`
         task = bar.add_task("prepare", total=None, rate="")
 
         def show(progress: Progress) -> None:
             tokens_per_s = progress.tokens / max(1e-9, time.monotonic() - start_s)
-            bar.update(task, total=progress.total_bytes, completed=progress.bytes_read, rate=f"{tokens_per_s:,.0f} tokens/s")
+            bar.update(task, total=progress.total_bytes, completed=progress.bytes_read, rate=f"{tokens_per_s:,.0f} tokens/s", refresh=True)
 
         yield show

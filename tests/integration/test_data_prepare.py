@@ -6,6 +6,9 @@ import base64
 import dataclasses
 import gzip
 import json
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +16,10 @@ from typing import Any
 import pytest
 
 from data_tools.indexed import IndexedReader
+from data_tools.inputs import InputFile
 from data_tools.prepare import PrepareOptions, prepare
 from data_tools.shards import SHARDS_FOLDER
+from data_tools.work import start_method
 from nemo_ext.common.dataset import open_dataset
 from nemo_ext.common.errors import ConfigError, DataError, OutputExistsError, SibolError
 from nemo_ext.tokenizers import TextTokenizer
@@ -68,6 +73,24 @@ def test_any_number_of_workers_writes_the_same_bytes(options: PrepareOptions, tm
     prepare(options)
     prepare(dataclasses.replace(options, workers=3, out=tmp_path / "three"))
     assert contents(options.out) == contents(tmp_path / "three")
+
+
+def test_workers_are_forked_unless_a_thread_may_hold_a_lock_then(options: PrepareOptions, tmp_path: Path) -> None:
+    code = "from data_tools.work import start_method; print(start_method(()))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    assert found == ("fork" if sys.platform == "linux" else "spawn")
+    prepare(options)
+    release = threading.Event()
+    thread = threading.Thread(target=release.wait)
+    thread.start()
+    try:
+        assert start_method(()) == "spawn"
+        prepare(dataclasses.replace(options, workers=2, out=tmp_path / "two"))
+    finally:
+        release.set()
+        thread.join()
+    assert contents(options.out) == contents(tmp_path / "two")
+    assert start_method((InputFile(tmp_path / "rows.parquet", False, "", 1, is_table=True),)) == "spawn"
 
 
 def test_splits_do_not_depend_on_order_files_or_compression(options: PrepareOptions, tokenizer: TextTokenizer, tmp_path: Path) -> None:
