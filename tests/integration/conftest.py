@@ -21,3 +21,11 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     train([text[:100_000]], 512, folder / "tokenizer")
     prepare(PrepareOptions(inputs=(str(documents),), tokenizer=folder / "tokenizer", out=folder / "dataset", split="80,10,10", workers=1))
     return folder / "dataset"
+
+
+@pytest.fixture(scope="session")
+def masked_datasets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Lines of Python's documentation topics, so of mixed lengths, with a tokenizer for each family of encoders, split 90/10."""
+    from tests.support.masked_runs import prepare_lines
+
+    return prepare_lines(tmp_path_factory.mktemp("masked"))

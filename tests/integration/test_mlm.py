@@ -1,80 +1,136 @@
-"""Masked language modelling on real ranks: losses that layouts, packing, loader processes, kills and exports do not change."""
+"""Masked language modelling on real ranks: losses that layouts, loader processes, kills and exports do not change."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from data_tools.prepare import PrepareOptions, prepare
-from data_tools.python_docs import write_python_docs
-from nemo_ext.config import RunConfig, apply_overrides
-from tests.support.encoder_tokenizers import bert_tokenizer, modernbert_tokenizer
-from tests.support.training import losses, train_on_ranks
+from nemo_ext.common.blend import open_blend
+from nemo_ext.common.errors import ConfigError
+from nemo_ext.common.files import read_json
+from nemo_ext.config import from_yaml
+from nemo_ext.convert.export import export_run
+from nemo_ext.engine.resolve import resolve
+from tests.support.masked_runs import PACKED, masked_run
+from tests.support.ranks import RankError, run_ranks
+from tests.support.training import exact, losses, train_on_ranks
 
-MODELS = {
-    "bert": "{hidden_size: 64, intermediate_size: 96, num_hidden_layers: 2, num_attention_heads: 4}",
-    "modernbert": "{hidden_size: 64, intermediate_size: 96, num_hidden_layers: 4, num_attention_heads: 4, local_attention: 16}",
+TP2 = ["parallel.tp=2", "parallel.sequence_parallel=true"]
+UNEVEN = ["train.micro_batch_size=2"]  # and, on two ranks, two micro batches each: all with other numbers of masked tokens
+
+
+@pytest.mark.parametrize(
+    ("family", "packing", "layouts"),
+    [
+        ("bert", [], {"dp2": UNEVEN}),
+        ("modernbert", [], {"dp2": UNEVEN, "tp2": TP2}),
+        ("modernbert", PACKED, {"dp2": [], "pp2": ["parallel.pp=2"]}),
+    ],
+    ids=["bert", "padded", "packed"],
+)
+def test_layouts_have_the_losses_of_one_rank(
+    family: str, packing: list[str], layouts: dict[str, list[str]], masked_datasets: dict[str, Path], tmp_path: Path
+) -> None:
+    dataset = masked_datasets[family]
+    expected = train_on_ranks(1, masked_run(tmp_path / "one", dataset, *packing, family=family))
+    vocabulary = open_blend({str(dataset): 1.0}).vocab_size
+    assert abs(losses(expected)[0] - math.log(vocabulary)) < 0.2 and losses(expected)[-1] < losses(expected)[0] - 0.3
+    for name, layout in layouts.items():
+        found = train_on_ranks(2, masked_run(tmp_path / name, dataset, *packing, *layout, family=family))
+        for figure in ("loss", "validation_loss"):
+            assert series(found, figure) == pytest.approx(series(expected, figure), abs=1e-5, rel=0), (name, figure)
+        assert series(found, "consumed_tokens") == series(expected, "consumed_tokens"), name
+
+
+def series(lines: list[dict[str, Any]], figure: str) -> list[float]:
+    """One figure in order of steps."""
+    return [line[figure] for line in lines if figure in line]
+
+
+def test_a_killed_and_resumed_packed_run_ends_bit_identical_with_any_loader(masked_datasets: dict[str, Path], tmp_path: Path) -> None:
+    settings = [*PACKED, "train.max_steps=8", "checkpoint.every_steps=3", "validation.every_steps=4", "data.masking.whole_words=true"]
+    expected = train_on_ranks(2, masked_run(tmp_path / "whole", masked_datasets["modernbert"], *settings, "data.num_workers=1"))
+    killed = masked_run(tmp_path / "killed", masked_datasets["modernbert"], *settings)
+    with pytest.raises(RankError):
+        train_on_ranks(2, killed, kill=("step", 5))
+    resumed = train_on_ranks(2, killed)
+    assert exact(resumed) == exact(expected)
+    assert series(resumed, "consumed_tokens") == series(expected, "consumed_tokens")
+    assert len(series(resumed, "validation_loss")) == 2 and not series(resumed, "validation_bits_per_byte")
+
+
+@pytest.mark.parametrize(("family", "packing"), [("bert", []), ("modernbert", PACKED)], ids=["bert", "modernbert packed"])
+def test_an_export_has_the_masked_loss_of_training_in_transformers(
+    family: str, packing: list[str], masked_datasets: dict[str, Path], tmp_path: Path
+) -> None:
+    config = masked_run(tmp_path / "run", masked_datasets[family], *packing, "train.max_steps=4", family=family)
+    lines = train_on_ranks(1, config)
+    report = export_run(tmp_path / "run", tmp_path / "out")
+    assert report.verification is not None and report.verification["max_abs_difference"] < 1e-5
+    loss, own_mask_id = run_ranks(1, loss_in_transformers, tmp_path / "run", tmp_path / "out")[0]
+    assert loss == pytest.approx(series(lines, "validation_loss")[-1], abs=1e-5)
+    exported = read_json(tmp_path / "out" / "config.json")
+    special = open_blend({str(masked_datasets[family]): 1.0})
+    assert exported["pad_token_id"] not in (None, own_mask_id) and exported["vocab_size"] == special.vocab_size
+
+
+def loss_in_transformers(run: Path, folder: Path) -> tuple[float, int]:
+    """The masked loss of the batches that the run's last validation saw, piece by piece through transformers; and its mask token."""
+    import torch
+    from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+    from nemo_ext.tasks.mlm import MaskedData
+
+    config = from_yaml(run / "run.yaml")
+    model, tokenizer = AutoModelForMaskedLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    data = MaskedData(config, open_blend({config.data.path: 1.0}), run / "index_cache")
+    data.setup()
+    total, count = 0.0, 0
+    for number in range(config.validation.batches * config.train.global_batch_size):
+        row = data._validation[number]
+        for start, end in zip(row["starts"], [*row["starts"][1:], len(row["shown"])], strict=True):
+            shown, labels = (torch.from_numpy(row[name][None, start:end]) for name in ("shown", "labels"))
+            assert int(shown[0, 0]) == tokenizer.cls_token_id and int(shown[0, -1]) == tokenizer.sep_token_id
+            with torch.no_grad():
+                logits = model(input_ids=shown).logits[0]
+            total += float(torch.nn.functional.cross_entropy(logits, labels[0], reduction="sum"))
+            count += int((labels != -100).sum())
+    return total / count, tokenizer.mask_token_id
+
+
+REFUSALS = {
+    "micro batches of packed rows": ([*PACKED, "train.micro_batch_size=2"], r"packing=true needs train.micro_batch_size=1, found 2"),
+    "a decoder": (["model.family=qwen2", "model.overrides={}"], r"'mlm' trains masked language models, but family 'qwen2' is a causal one"),
+    "an encoder that is to go on": (["data.task=pretrain"], r"'pretrain' trains causal language models, but family 'modernbert'"),
+    "packing for another task": ([*PACKED, "data.task=pretrain"], r"'pretrain' does not go by data.packing, data.piece_tokens"),
+    "pieces longer than rows": (["data.piece_tokens=40"], r"piece_tokens=40 do not fit into train.seq_length=32"),
+    "no room beside the template": (["data.piece_tokens=2"], r"piece_tokens=2 leaves no room for text: .* 2 tokens around each piece"),
+    "a rate above 1": (["data.masking.rate=15"], r"data.masking.rate=15.* Expected more than 0 and at most 1"),
+    "a rate of 0": (["data.masking.validation_rate=0"], r"validation_rate=0.* Expected more than 0"),
+    "shares above 1": (["data.masking.random_share=0.3"], r"mask_share=0.8 \+ random_share=0.3 exceed 1"),
+    "context parallelism": (["parallel.cp=2"], r"parallel.cp=2: data.task=mlm does not split sequences"),
+    "a plugin in training": (
+        ["data.plugin=stochastok", "data.plugin_mode=online"],
+        r"data.plugin_mode=online is for tasks that predict the next",
+    ),
+    "pieces beyond a model's positions": (
+        ["data.piece_tokens=30", "model.overrides.max_position_embeddings=16"],
+        r"data.piece_tokens=30 exceeds the model's max_position_embeddings=16",
+    ),
 }
-TOKENIZERS = {"bert": bert_tokenizer, "modernbert": modernbert_tokenizer}
-PACKED = ["data.packing=true", "data.piece_tokens=32", "train.seq_length=96"]
 
 
-@pytest.fixture(scope="session")
-def datasets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Lines of Python's documentation topics, so that lengths are mixed, with the tokenizer of each family."""
-    folder = tmp_path_factory.mktemp("masked")
-    write_python_docs(folder / "topics.jsonl")
-    import json
-
-    topics = [json.loads(line)["text"] for line in (folder / "topics.jsonl").read_text().splitlines()][:8]
-    lines = [line for topic in topics for line in topic.splitlines() if line.strip()]
-    (folder / "lines.jsonl").write_text("".join(json.dumps({"text": line}) + "\n" for line in lines))
-    for family, tokenizer in TOKENIZERS.items():
-        tokenizer(folder / f"{family}-tokenizer")
-        options = {"inputs": (str(folder / "lines.jsonl"),), "tokenizer": folder / f"{family}-tokenizer", "workers": 1}
-        prepare(PrepareOptions(out=folder / family, split="90,10,0", **options))
-    return {family: folder / family for family in TOKENIZERS}
+@pytest.mark.parametrize("case", REFUSALS)
+def test_what_masking_cannot_do_is_refused_before_ranks_start(case: str, masked_datasets: dict[str, Path], tmp_path: Path) -> None:
+    settings, message = REFUSALS[case]
+    config = masked_run(tmp_path, masked_datasets["modernbert"], *settings)
+    with pytest.raises(ConfigError, match=message):
+        resolve(config, ranks=config.parallel.cp)
 
 
-def masked_run(folder: Path, datasets: dict[str, Path], *overrides: str, family: str = "modernbert") -> RunConfig:
-    """A 10-step run of a small encoder with a batch of 8 pieces of at most 32 tokens."""
-    base = [
-        "data.task=mlm",
-        f"model.family={family}",
-        f"model.overrides={MODELS[family]}",
-        f"output_dir={folder}",
-        f"data.path={datasets[family]}",
-        "train.max_steps=10",
-        "train.seq_length=32",
-        "train.global_batch_size=8",
-        "optimizer.learning_rate=2e-3",
-        "schedule.warmup_steps=4",
-        "logging.progress=false",
-        "logging.tensorboard=false",
-        "validation.batches=2",
-    ]
-    return apply_overrides(RunConfig(), [*base, *overrides])
-
-
-@pytest.mark.parametrize("family", MODELS)
-@pytest.mark.parametrize("packing", [[], PACKED], ids=["padded", "packed"])
-def test_layouts_have_the_losses_of_one_rank(family: str, packing: list[str], datasets: dict[str, Path], tmp_path: Path) -> None:
-    expected = train_on_ranks(1, masked_run(tmp_path / "one", datasets, *packing, family=family))
-    assert losses(expected)[-1] < losses(expected)[0] - 0.3
-    batch = [] if packing else ["train.micro_batch_size=2"]
-    for name, layout in {"dp2": batch, "tp2": ["parallel.tp=2", "parallel.sequence_parallel=true"], "pp2": ["parallel.pp=2"]}.items():
-        found = train_on_ranks(2, masked_run(tmp_path / name, datasets, *packing, *layout, family=family))
-        assert losses(found) == pytest.approx(losses(expected), abs=1e-5, rel=0), name
-        assert validation(found) == pytest.approx(validation(expected), abs=1e-5, rel=0), name
-        assert tokens(found) == tokens(expected), name
-
-
-def validation(lines: list[dict[str, float]]) -> list[float]:
-    """Validation losses in order of steps."""
-    return [line["validation_loss"] for line in lines if "validation_loss" in line]
-
-
-def tokens(lines: list[dict[str, float]]) -> list[float]:
-    """Tokens consumed, in order of steps."""
-    return [line["consumed_tokens"] for line in lines if "loss" in line]
+def test_a_tokenizer_without_a_mask_token_is_refused(dataset: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="needs a tokenizer with a mask token"):
+        resolve(masked_run(tmp_path, dataset), ranks=1)
