@@ -26,6 +26,7 @@ from nemo_ext.common.errors import ConfigError
 
 CAUSAL_TYPES = (AttnMaskType.causal, AttnMaskType.padding_causal)
 SMALLEST_BLOCK = 256  # queries per block of a window; smaller blocks cost more launches than they save products
+SMALLEST_PIECE = 64  # keys that a block takes or leaves together
 
 
 class TorchCoreAttention(MegatronModule):
@@ -105,17 +106,20 @@ class TorchCoreAttention(MegatronModule):
     def _attend_in_window(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, visible: torch.Tensor | None, left: int, right: int
     ) -> torch.Tensor:
-        """Blocks of at least a window's length see their own keys and those of the neighbouring blocks, and no others.
+        """Blocks of queries see the keys of their own places and, of those beside them, a piece of at least a window's length.
 
         Keys are split and joined, never sliced: the gradient of a slice would be as long as the sequence, for each block.
         """
         length = query.size(2)
-        block = max(left, right, SMALLEST_BLOCK)
-        queries, keys, values = (tensor.split(block, dim=2) for tensor in (query, key, value))
+        piece = max(left, right, SMALLEST_PIECE)
+        pieces_per_block = -(-SMALLEST_BLOCK // piece)
+        block = pieces_per_block * piece
+        keys, values = key.split(piece, dim=2), value.split(piece, dim=2)
         contexts = []
-        for index, block_query in enumerate(queries):
-            first, last = max(0, index - 1), index + (2 if right else 1)
-            start, end = first * block, min(last * block, length)
+        for index, block_query in enumerate(query.split(block, dim=2)):
+            first = max(0, index * pieces_per_block - (left > 0))
+            last = (index + 1) * pieces_per_block + (right > 0)
+            start, end = first * piece, min(last * piece, length)
             shown = band(block_query.size(2), end - start, index * block - start, left, right, query.device)
             if visible is not None:
                 shown = shown & _part(visible, index * block, block_query.size(2), start, end - start)
