@@ -3,8 +3,9 @@
 #
 #   containers/build.sh apptainer|enroot [--image NAME] [--output FILE] [--dry-run]
 #
-# Needs the internet, some 60 GB of space and half an hour: a login node, or a job where compute nodes have internet. Layers are
-# kept and unpacked in $TMPDIR, which should be a local disk. Enroot takes an image by its tag, Apptainer by its digest.
+# FILE is containers/sibol.sif or containers/sibol.sqsh if not said, where jobs look for it. Needs the internet, some 60 GB of space
+# and half an hour: a login node, or a job where compute nodes have internet. Layers are kept and unpacked in $TMPDIR, which should
+# be a local disk. Enroot takes an image by its tag, Apptainer by its digest.
 set -euo pipefail
 project=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 
@@ -55,8 +56,8 @@ while [[ $# -gt 0 ]]; do
     esac
 done
 case $runtime in
-apptainer) output=${output:-$PWD/sibol.sif} ;;
-enroot) output=${output:-$PWD/sibol.sqsh} ;;
+apptainer) output=${output:-$project/containers/sibol.sif} ;;
+enroot) output=${output:-$project/containers/sibol.sqsh} ;;
 *) fail "unknown runtime $runtime: expected apptainer or enroot." ;;
 esac
 output=$(realpath -m -- "$output")
@@ -65,7 +66,8 @@ output=$(realpath -m -- "$output")
 [[ -n $dry_run ]] || command -v "$runtime" >/dev/null || fail "$runtime is not on the PATH. Load its module (module load $runtime)."
 work=$(mktemp -d "${TMPDIR:-/tmp}/sibol-build.XXXXXXXX")
 trap 'rm -rf -- "$work"' EXIT
-mkdir "$work/source" # not the whole folder, in which environments and runs may lie
-cp -a "$project"/{pyproject.toml,README.md,LICENSE,requirements,containers,nemo_ext,data_tools,evaluation,recipes,jobs} "$work/source"
+mkdir -p "$work/source/containers" # not the whole folder, in which environments, runs and other images may lie
+cp -a "$project"/{pyproject.toml,README.md,LICENSE,requirements,nemo_ext,data_tools,evaluation,recipes,jobs} "$work/source"
+cp -a "$project/containers/install_into_image.sh" "$work/source/containers"
 "build_$runtime"
 printf 'build: %s. Check it where there is a GPU: containers/run_in_container.sh --image %q -- bash containers/smoke.sh\n' "$output" "$output" >&2

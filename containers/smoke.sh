@@ -35,5 +35,5 @@ if gpus:
 PYTHON
 sibol doctor
 ranks=$(python -c 'import torch; print(min(2, torch.cuda.device_count()) or 1)')
-sibol demo --out "$folder/demo" --ranks "$ranks" train.max_steps=4
+sibol demo --out "$folder/demo" --ranks "$ranks" train.max_steps=8 schedule.warmup_steps=2 schedule.decay_steps=4
 echo "smoke: ok"

@@ -42,9 +42,9 @@ class Cluster:
         self.path = f"{self.programs}:/usr/bin:/bin"
 
     def add(self, name: str, work: str = "", code: int = 0) -> None:
-        """A program that appends its arguments to NAME.calls, each ended by NUL and each call by a second one, then runs `work`."""
+        """A program that appends to NAME.calls how many arguments it got, and each of them, all ended by NUL, then runs `work`."""
         program = self.programs / name
-        note = f"printf '%s\\0' \"$@\" >>'{self.folder}/{name}.calls'; printf '\\0' >>'{self.folder}/{name}.calls'\n"
+        note = f"printf '%s\\0' \"$#\" \"$@\" >>'{self.folder}/{name}.calls'\n"
         program.write_text(f"#!/bin/bash\n{note}{work}\nexit {code}\n", encoding="utf-8")
         program.chmod(0o755)
 
@@ -53,7 +53,13 @@ class Cluster:
         record = self.folder / f"{name}.calls"
         if not record.exists():
             return []
-        return [call.split("\0") for call in record.read_text(encoding="utf-8").split("\0\0")[:-1]]
+        words = record.read_text(encoding="utf-8").split("\0")[:-1]
+        calls = []
+        while words:
+            end = 1 + int(words[0])
+            calls.append(words[1:end])
+            words = words[end:]
+        return calls
 
     def environment(self, **settings: str) -> dict[str, str]:
         """What a job's script would see: little, and its settings."""
@@ -66,8 +72,8 @@ class Cluster:
         """The environment of a Slurm job, with stand-ins for its programs."""
         self.add("scontrol", SCONTROL)
         self.add("srun", SRUN)
-        facts = {"SLURM_JOB_ID": "4711", "SLURM_JOB_NODELIST": nodes, "SLURM_SUBMIT_DIR": str(self.work)}
-        return self.environment(SIBOL_JOB_SCHEDULER="slurm", SIBOL_JOB_WALLTIME_S="3600", **{**facts, **settings})
+        facts = {"SIBOL_JOB_WALLTIME_S": "3600", "SLURM_JOB_ID": "4711", "SLURM_JOB_NODELIST": nodes, "SLURM_SUBMIT_DIR": str(self.work)}
+        return self.environment(SIBOL_JOB_SCHEDULER="slurm", **{**facts, **settings})
 
     def pbs(self, *nodes: str, **settings: str) -> dict[str, str]:
         """The environment of a PBS job, with stand-ins for its programs. A node may be named more than once, as PBS does."""
@@ -75,8 +81,14 @@ class Cluster:
         self.add("qsub", "echo 4712.server")
         node_file = self.folder / "nodes"
         node_file.write_text("".join(f"{node}\n" for node in nodes or ("n1",)), encoding="utf-8")
-        facts = {"PBS_JOBID": "4711.server", "PBS_NODEFILE": str(node_file), "PBS_O_WORKDIR": str(self.work), "OMP_NUM_THREADS": "64"}
-        return self.environment(SIBOL_JOB_SCHEDULER="pbs", SIBOL_JOB_WALLTIME_S="3600", **{**facts, **settings})
+        facts = {
+            "SIBOL_JOB_WALLTIME_S": "3600",
+            "PBS_JOBID": "4711.server",
+            "PBS_NODEFILE": str(node_file),
+            "PBS_O_WORKDIR": str(self.work),
+            "OMP_NUM_THREADS": "64",
+        }
+        return self.environment(SIBOL_JOB_SCHEDULER="pbs", **{**facts, **settings})
 
     def run(
         self, environment: Mapping[str, str], *command: str, script: Path = JOB, timeout_s: float = 120
