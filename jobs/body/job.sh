@@ -26,13 +26,11 @@ source "$body/chain.sh"
 run_once() {
     local code=0
     if [[ -n ${SIBOL_JOB_RUN_DIR:-} ]]; then
-        # Of an earlier job. A marker is there afterwards only if this one wrote it.
-        rm -f -- "$SIBOL_JOB_RUN_DIR/REQUEUE" "$SIBOL_JOB_RUN_DIR/DONE" "$SIBOL_JOB_RUN_DIR/STOP"
+        # Of an earlier job. REQUEUE is there afterwards only if this one wrote it.
+        rm -f -- "$SIBOL_JOB_RUN_DIR/REQUEUE" "$SIBOL_JOB_RUN_DIR/STOP"
     fi
     run_on_nodes "$@" || code=$?
-    if ((code == 0)) && [[ -n ${SIBOL_JOB_RUN_DIR:-} && ! -e $SIBOL_JOB_RUN_DIR/DONE ]]; then
-        if [[ -e $SIBOL_JOB_RUN_DIR/REQUEUE ]]; then code=75; fi
-    fi
+    if ((code == 0)) && [[ -n ${SIBOL_JOB_RUN_DIR:-} && -e $SIBOL_JOB_RUN_DIR/REQUEUE ]]; then code=75; fi
     return "$code"
 }
 

@@ -55,7 +55,7 @@ noted_exit_code() {
 
 # run_and_wait COMMAND...: returns its exit code; a signal in between does not end the wait.
 run_and_wait() {
-    local file=$job_scratch/.exit-code.$BASHPID code
+    local file=$job_scratch/.exit-code.$HOSTNAME.$BASHPID code
     note_exit_code "$file" "$@" &
     running=("$!")
     while true; do
@@ -75,7 +75,8 @@ run_on_nodes() {
         mount_all
         container_options=()
         in_container pyxis "$SIBOL_JOB_IMAGE" "$job_scratch" "$SIBOL_PROJECT/containers/env.allow" "$@"
-        SIBOL_JOB_RUNTIME=none run_and_wait "${srun_command[@]}" "${container_options[@]}" bash "$SIBOL_PROJECT/jobs/body/node.sh" "$@"
+        # inside, there is nothing to enter any more, and no host's module or file of secrets: their variables come along
+        SIBOL_JOB_RUNTIME=none SIBOL_JOB_MODULES='' SIBOL_JOB_SECRETS='' run_and_wait "${srun_command[@]}" "${container_options[@]}" bash "$SIBOL_PROJECT/jobs/body/node.sh" "$@"
     elif ((SIBOL_JOB_NODES == 1)); then
         enter_container "$@"
         run_and_wait "${container_command[@]}"

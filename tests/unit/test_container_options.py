@@ -122,10 +122,13 @@ def test_the_gpu_is_passed_where_there_is_one(cluster: Cluster) -> None:
 
 
 def test_pyxis_gets_its_options_through_srun(cluster: Cluster) -> None:
-    environment = cluster.slurm("n1,n2", SIBOL_JOB_RUNTIME="pyxis", SIBOL_JOB_IMAGE="nvcr.io#nvidia/pytorch:25.11-py3", NCCL_DEBUG="WARN")
-    result = cluster.run(environment, "bash", "-c", 'echo "rank $SIBOL_JOB_NODE_RANK in $SIBOL_JOB_RUNTIME"')
+    settings = {"SIBOL_JOB_RUNTIME": "pyxis", "SIBOL_JOB_IMAGE": "nvcr.io#nvidia/pytorch:25.11-py3", "SIBOL_JOB_MODULES": "enroot"}
+    environment = cluster.slurm("n1,n2", NCCL_DEBUG="WARN", **settings)
+    environment["BASH_FUNC_module%%"] = "() { true; }"
+    script = 'echo "rank $SIBOL_JOB_NODE_RANK in $SIBOL_JOB_RUNTIME, modules: $SIBOL_JOB_MODULES"'
+    result = cluster.run(environment, "bash", "-c", script)
     assert result.returncode == 0, result.stderr
-    assert sorted(result.stdout.splitlines()) == ["rank 0 in none", "rank 1 in none"]
+    assert sorted(result.stdout.splitlines()) == ["rank 0 in none, modules: ", "rank 1 in none, modules: "]
     [words] = cluster.calls("srun")
     options = [word for word in words if word.startswith("--") and "container" in word]
     assert options[:3] == [
