@@ -82,7 +82,6 @@ class Site:
     gpu_request: str = setting("", "how GPUs are asked for: one option with {model} and {count}")
     queue: Optional[str] = setting(None, "partition or queue; null: the scheduler chooses")  # noqa: UP045
     extra_directives: List[str] = setting([], "more directives, as they stand after #SBATCH or #PBS")  # noqa: UP006
-    resubmit_in_job: bool = setting(True, "whether a job may requeue or submit from a compute node")
     price_per_gpu_hour_usd: Optional[float] = setting(None, "price of one GPU for one hour; null: not sold", minimum=0)  # noqa: UP045
     node: NodeFacts = field(default_factory=NodeFacts)
     cpu_jobs: CpuJobs = field(default_factory=CpuJobs)

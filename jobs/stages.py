@@ -56,13 +56,13 @@ def study_jobs(recipe: str, overrides: list[str], config: RunConfig, site: Site,
     """The jobs of the wished stages in order, each waiting for the one before it. Raises ConfigError."""
     check_stages(wishes)
     name = wishes.name or config.name
+    stages = [stage for stage in STAGES if stage in wishes.stages or (stage == "merge" and _sharded(wishes))]
     jobs: list[Job] = []
-    for stage in STAGES:
-        if stage in wishes.stages or (stage == "merge" and _sharded(wishes)):
-            job = _stage_job(stage, recipe, overrides, config, site, wishes)
-            label = name if wishes.stages == (stage,) else f"{name}-{stage}"
-            jobs.append(replace(job, name=label, after=(jobs[-1].name,) if jobs else ()))
-            jobs[-1:] = _chain(jobs[-1], site)
+    for stage in stages:
+        job = _stage_job(stage, recipe, overrides, config, site, wishes)
+        label = f"{name}-{stage}" if len(stages) > 1 else name
+        jobs.append(replace(job, name=label, after=(jobs[-1].name,) if jobs else ()))
+        jobs[-1:] = _chain(jobs[-1], site)
     return jobs
 
 

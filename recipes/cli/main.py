@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from nemo_ext.common.errors import SibolError
-from recipes.cli import bench, data, demo, doctor, evaluate, export, jobs, plan, show, slice, submit, tokenizer, train
+from recipes.cli import bench, data, demo, doctor, evaluate, export, jobs, plan, show, slice, stage, submit, tokenizer, train
 
 app = typer.Typer(
     name="sibol",
@@ -30,6 +30,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("demo")(demo.demo)
 app.command("submit")(submit.submit)
 app.command("jobs")(jobs.jobs)
+app.command("stage")(stage.stage)
 app.add_typer(bench.app, name="bench")
 app.command("doctor")(doctor.doctor)
 

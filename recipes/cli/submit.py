@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from recipes.cli.plan import complete_site
 from recipes.cli.show import Overrides, RecipeName
 
 if TYPE_CHECKING:
@@ -18,13 +19,6 @@ if TYPE_CHECKING:
 # ruff: noqa: UP045  typer reads these annotations at run time
 
 DEFAULT_SECRETS = Path("~/.config/sibol/secrets.env")
-
-
-def complete_site(incomplete: str) -> list[str]:
-    """Shell completion of a site's name."""
-    from jobs.site import site_names
-
-    return [name for name in site_names() if name.startswith(incomplete)]
 
 
 JobsDir = Annotated[Path, typer.Option(help="Folder for scripts, logs and records of jobs.", envvar="SIBOL_JOBS_DIR", metavar="DIR")]

@@ -87,8 +87,8 @@ number=$(($(ls "$PBS_RECORD" | wc -l) + 1))
 printf '%s\\0' "$@" > "$PBS_RECORD/qsub.$number"
 env > "$PBS_RECORD/../environment.$number"
 [[ ! -e $PBS_RECORD/../refuse.$number ]] || { echo "qsub: Unknown queue" >&2; exit 170; }
-for word in "$@"; do [[ $word == -J ]] && { echo "$number[].%(server)s"; exit; }; done
-echo "$number.%(server)s"
+for word in "$@"; do [[ $word == -J ]] && { echo "$number[].SERVER"; exit; }; done
+echo "$number.SERVER"
 """
 
 
@@ -100,7 +100,7 @@ class FakePbs:
         self.folder = folder
         self.bin.mkdir(parents=True)
         self.record.mkdir()
-        self._write("qsub", QSUB % {"server": SERVER})
+        self._write("qsub", QSUB.replace("SERVER", SERVER))
         self.environment = {"PATH": f"{self.bin}:{os.environ['PATH']}", "PBS_RECORD": str(self.record)}
 
     def submitted(self) -> list[list[str]]:

@@ -8,11 +8,15 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
+
+from nemo_ext.common.processes import end_with_parent
 
 OPT_OUT = "SIBOL_TEST_SLURM"  # "off" leaves the tests of real Slurm out
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "srun")
 FAKE_GPUS = 8  # per node: character devices, or Slurm would not hand them out
+UNFINISHED = ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED", "REQUEUED")
 
 CONFIGURATION = """\
 ClusterName=sibol
@@ -62,6 +66,7 @@ class Slurm:
         self.folder = folder
         self.environment = {"SLURM_CONF": str(folder / "slurm.conf")}
         self._processes: list[subprocess.Popen[bytes]] = []
+        self._waits_since: dict[str, float] = {}
         self._nodes = [f"g{number + 1}" for number in range(nodes)]
         self._facts = f"CPUs={cores} RealMemory={memory_mib} Gres=" + ",".join(f"gpu:{model}:{FAKE_GPUS}" for model in gpu_models)
         self._models = gpu_models
@@ -98,10 +103,10 @@ class Slurm:
                 process.wait()
         self._processes.clear()
 
-    def run(self, *command: str, check: bool = True, **options: object) -> str:
+    def run(self, *command: str, check: bool = True) -> str:
         """Standard output of a Slurm command."""
         environment = {**os.environ, **self.environment}
-        result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False, **options)  # type: ignore[call-overload]
+        result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
         if check and result.returncode != 0:
             raise SlurmError(f"{' '.join(command)} failed ({result.returncode}): {result.stderr}{result.stdout}")
         return str(result.stdout)
@@ -111,23 +116,24 @@ class Slurm:
         text = self.run("scontrol", "--oneliner", "show", "job", job_id)
         return [dict(word.split("=", 1) for word in line.split(" ") if "=" in word) for line in text.splitlines() if line.strip()]
 
-    def wait(self, job_id: str, timeout_s: float, hurry: bool = True) -> list[dict[str, str]]:
-        """Wait for the end of a job or array and return its records. `hurry`: a requeued job starts at once, not after two minutes."""
-        deadline, began_waiting = time.monotonic() + timeout_s, float("inf")
+    def wait(self, job_id: str, timeout_s: float) -> list[dict[str, str]]:
+        """Wait for the end of a job or array and return its records. Requeued jobs start at once (see `hurry`)."""
+        deadline = time.monotonic() + timeout_s
         while True:
             records = self.job(job_id)
-            waiting = {"PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED"}
-            if not any(record["JobState"] in waiting for record in records):
+            if not any(record["JobState"] in UNFINISHED for record in records):
                 return records
-            if not any(record["JobState"] == "PENDING" and record.get("Reason") == "BeginTime" for record in records):
-                began_waiting = float("inf")
-            elif hurry:
-                began_waiting = min(began_waiting, time.monotonic())
-                if time.monotonic() - began_waiting > 2:  # within the second of its end, nodes refuse to start a job again
-                    self._try("scontrol", "update", f"jobid={job_id}", "StartTime=now")
             if time.monotonic() > deadline:
                 raise SlurmError(f"Job {job_id} did not end within {timeout_s} s: {records}")
+            self.hurry(job_id)
             time.sleep(0.3)
+
+    def hurry(self, job_id: str) -> None:
+        """Let a requeued job start now: Slurm would have it wait for two minutes."""
+        waits = any(record["JobState"] == "PENDING" and record.get("Reason") == "BeginTime" for record in self.job(job_id))
+        since = self._waits_since.setdefault(job_id, time.monotonic()) if waits else self._waits_since.pop(job_id, None)
+        if waits and since is not None and time.monotonic() - since > 2:  # within a second of its end, nodes refuse to start it again
+            self._try("scontrol", "update", f"jobid={job_id}", "StartTime=now")
 
     def _write(self) -> None:
         munge = self.folder / "munge"
@@ -154,11 +160,12 @@ class Slurm:
     def _spawn(self, *command: str) -> None:
         log = open(self.folder / f"{command[0]}-{len(self._processes)}.console", "wb")  # noqa: SIM115  the daemon's, closed below
         with log:
-            self._processes.append(subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL))
+            options = {"stdout": log, "stderr": subprocess.STDOUT, "stdin": subprocess.DEVNULL, "preexec_fn": end_with_parent}
+            self._processes.append(subprocess.Popen(command, **options))  # type: ignore[call-overload]
 
-    def _await(self, condition: object, what: str, timeout_s: float = 60) -> None:
+    def _await(self, condition: Callable[[], bool], what: str, timeout_s: float = 60) -> None:
         deadline = time.monotonic() + timeout_s
-        while not condition():  # type: ignore[operator]
+        while not condition():
             if time.monotonic() > deadline or any(process.poll() is not None for process in self._processes):
                 logs = "\n".join(
                     f"== {path.name}\n{path.read_text(errors='replace')[-1500:]}" for path in sorted(self.folder.glob("*.log"))

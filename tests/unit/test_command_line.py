@@ -35,7 +35,22 @@ except SystemExit:
 """
     output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=REPOSITORY).stdout
     text, _, modules = output.rpartition("\n[")
-    for verb in ("recipes", "show", "tokenizer", "data", "train", "export", "slice", "evaluate", "demo", "doctor"):
+    for verb in (
+        "recipes",
+        "show",
+        "tokenizer",
+        "data",
+        "plan",
+        "train",
+        "export",
+        "slice",
+        "evaluate",
+        "demo",
+        "submit",
+        "jobs",
+        "stage",
+        "doctor",
+    ):
         assert f"  {verb} " in text
     heavy = ("'torch'", "'numpy'", "'transformers'", "'nemo'", "'megatron'", "'omegaconf'", "'matplotlib'", "'tokenizers'")
     assert [name for name in heavy if name in modules] == []
