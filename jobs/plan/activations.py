@@ -37,33 +37,53 @@ class Activations:
 def activations(widths: Widths, layout: Layout, hidden_dropout: float, dropout_mask_bytes: int = 1) -> Activations:
     """What one micro batch keeps. `dropout_mask_bytes`: per element of a dropout's mask, 1 on a GPU."""
     mask = dropout_mask_bytes if hidden_dropout else 0
-    whole = [_layer(widths, layout, window, False, mask) for window in widths.windows]
-    checkpointed = [_layer(widths, layout, window, True, mask) for window in widths.windows]
+    layers = range(len(widths.windows))
+    whole = [_layer(widths, layout, layer, False, mask) for layer in layers]
+    checkpointed = [_layer(widths, layout, layer, True, mask) for layer in layers]
     hidden = layout.split_tokens * widths.hidden * layout.dtype_bytes
     kept = {"none": whole, "selective": checkpointed, "full": [hidden] * len(whole)}[layout.recompute]
     # what a layer keeps anyway is not made anew: with full recomputation its input, unless its norm keeps an fp32 copy instead
     shared = kept if layout.recompute != "full" or not _copied_by_norms(widths, layout) else [0] * len(whole)
-    softmax = layout.tokens * widths.vocabulary // layout.tp * FP32
-    angles = layout.seq_length * widths.head_size * FP32 * widths.rotary_bases if layout.recompute == "full" else 0
+    predicted = round(layout.tokens * layout.predicted)
+    softmax = predicted * widths.vocabulary // layout.tp * FP32
     return Activations(
         layers=tuple(kept),
-        first=layout.tokens * 8 * (1 if widths.rotary else 2) + mask * layout.split_tokens * widths.hidden + angles,
-        last=_norm(widths, layout, widths.hidden, layout.split_tokens) + hidden,
-        loss=softmax + layout.tokens * (8 + 1),
+        first=_embedding(widths, layout, mask),
+        last=_head(widths, layout, predicted) if widths.is_encoder else _norm(widths, layout, layout.split_tokens) + hidden,
+        loss=softmax + predicted * (8 + 1),
         loss_gradient=0 if layout.dtype_bytes == FP32 else softmax // FP32 * layout.dtype_bytes,
         recomputed=tuple(all_ - some for all_, some in zip(whole, shared, strict=True)),
         gradients=(4 if widths.gated else 2) * layout.tokens * widths.ffn // layout.tp * layout.dtype_bytes,
     )
 
 
-def _layer(widths: Widths, layout: Layout, window: int | None, checkpointed_core: bool, mask: int) -> int:
+def _embedding(widths: Widths, layout: Layout, mask: int) -> int:
+    """Token ids, positions, an encoder's norm, dropout, and the angles that layers computed again are given."""
+    ids = layout.tokens * 8 * (1 if widths.rotary else 2)
+    norm = _norm(widths, layout, layout.split_tokens) if widths.is_encoder else 0
+    angles = _angle_rows(widths, layout) * widths.head_size * FP32 * widths.rotary_bases if layout.recompute == "full" else 0
+    return ids + norm + mask * layout.split_tokens * widths.hidden + angles
+
+
+def _head(widths: Widths, layout: Layout, predicted: int) -> int:
+    """An encoder's final norm and, for the predicted tokens alone, what its head's layers and the output layer are given."""
+    final = _norm(widths, layout, layout.split_tokens) if widths.final_norm else 0
+    return final + _norm(widths, layout, predicted) + 3 * predicted * widths.hidden * layout.dtype_bytes
+
+
+def _angle_rows(widths: Widths, layout: Layout) -> int:
+    """Positions that have rotary angles of their own: those of a sequence, or of every token of an encoder's batch."""
+    return layout.tokens if widths.is_encoder else layout.seq_length
+
+
+def _layer(widths: Widths, layout: Layout, layer: int, checkpointed_core: bool, mask: int) -> int:
     """Bytes that one layer keeps without full recomputation."""
     split, bytes_each = layout.split_tokens, layout.dtype_bytes
-    norms = 4 if widths.post_norms else 2
+    norms = widths.layer_norms - (layer == 0 and not widths.first_norm)
     return (
-        norms * _norm(widths, layout, widths.hidden, split)
-        + 2 * split * widths.hidden * bytes_each  # what the norms give to the two linear layers
-        + _attention(widths, layout, window, checkpointed_core)
+        norms * _norm(widths, layout, split)
+        + 2 * split * widths.hidden * bytes_each  # what the two linear layers are given
+        + _attention(widths, layout, widths.windows[layer], checkpointed_core)
         + (4 if widths.gated else 2) * layout.tokens * widths.ffn // layout.tp * bytes_each
         + 2 * mask * split * widths.hidden
     )
@@ -74,8 +94,9 @@ def _copied_by_norms(widths: Widths, layout: Layout) -> bool:
     return widths.zero_centered and layout.dtype_bytes != FP32
 
 
-def _norm(widths: Widths, layout: Layout, width: int, rows: int) -> int:
-    """Input and statistics of a norm over rows of `width`; a zero-centred one computes on an fp32 copy."""
+def _norm(widths: Widths, layout: Layout, rows: int) -> int:
+    """Input and statistics of a norm over rows of hidden states; a zero-centred one computes on an fp32 copy."""
+    width = widths.hidden
     if not widths.rms_norm:
         return rows * (width * layout.dtype_bytes + 2 * FP32)
     if widths.zero_centered:
@@ -94,15 +115,13 @@ def _attention(widths: Widths, layout: Layout, window: int | None, checkpointed:
     holds_fused = checkpointed or not is_local or (widths.head_norms and not copied_by_norms)
     kept = (query + 2 * key) * holds_fused + 2 * query if widths.rotary else query + 2 * key + query  # with the context
     kept += _head_norms(widths, layout, query, key, copied_by_norms) if widths.head_norms else 0
-    kept += 4 * layout.seq_length * widths.head_size // 2 * each if widths.rotary else 0  # sine and cosine, for query and key
+    kept += 4 * _angle_rows(widths, layout) * widths.head_size // 2 * each if widths.rotary else 0  # sine and cosine, for query and key
     if widths.groups < layout.tp:  # its weight is put together from the queries' and from one head of the keys' and values'
         kept += (widths.query // layout.tp + 2 * widths.head_size) * widths.hidden * each
     if checkpointed:
         return kept + key * widths.rotary
-    if not is_local:
-        return kept + key * widths.rotary + statistics
-    assert window is not None
-    return kept + statistics + query + _bands(layout, window, 2 * key)  # the context once more, put together from its blocks
+    kept += statistics + query * (is_local or layout.packed)  # the context once more where it is put together from parts
+    return kept + (_bands(widths, layout, window or 0, 2 * key) if is_local else key * widths.rotary)
 
 
 def _head_norms(widths: Widths, layout: Layout, query: int, key: int, copied: bool) -> int:
@@ -114,11 +133,12 @@ def _head_norms(widths: Widths, layout: Layout, query: int, key: int, copied: bo
     return kept + (query if groups > 1 and heads > groups else 0)
 
 
-def _bands(layout: Layout, window: int, key_value: int) -> int:
-    """Keys and values of a window's blocks of queries, each with the block before it, and their masks."""
+def _bands(widths: Widths, layout: Layout, window: int, key_value: int) -> int:
+    """Keys and values of a window's blocks of queries, each with the block before it and an encoder's after it, and their masks."""
     length = layout.seq_length // layout.cp
     block = max(window, SMALLEST_BLOCK)
+    reach = 2 * block if widths.is_encoder else block
     starts = range(0, length, block)
-    sizes = [(min(block, length - start), min(start + block, length) - max(0, start - block)) for start in starts]
+    sizes = [(min(block, length - start), min(start + reach, length) - max(0, start - block)) for start in starts]
     keys, masks = sum(band for _, band in sizes), sum(queries * band for queries, band in sizes)
     return key_value * keys // length + masks * layout.dtype_bytes

@@ -1,7 +1,7 @@
 """A model as the planner sees it: which tensors stand on which rank, and the widths that decide its activations.
 
-Both follow from the family's mapping table, whose keys are Megatron's names, so no family is named here. A model whose table does
-not look like a decoder's has its parameters counted, but `widths` refuses it.
+Both follow from the family's mapping table, whose keys are Megatron's names, so no family is named here. A model whose table has
+other tensors than our decoders and encoders has its parameters counted, but `widths` refuses it.
 """
 
 from __future__ import annotations
@@ -23,8 +23,17 @@ SPLIT_BY_ROWS = (
 )
 SPLIT_BY_COLUMNS = ("linear_proj.weight", "linear_fc2.weight")
 EMBEDDING, OUTPUT = "embedding.word_embeddings.weight", "output_layer.weight"
-LAYER, ATTENTION, MLP = "decoder.layers.{i}.", "decoder.layers.{i}.self_attention.", "decoder.layers.{i}.mlp."
-DECODER_ONLY = ("embedding.word_embeddings.", "embedding.position_embeddings.", LAYER, "decoder.final_layernorm.", "output_layer.weight")
+ATTENTION, MLP = "layers.{i}.self_attention.", "layers.{i}.mlp."
+NORMS = (
+    *(ATTENTION + "linear_qkv.layer_norm_weight", MLP + "linear_fc1.layer_norm_weight"),
+    *(ATTENTION + "linear_proj.post_layernorm.weight", MLP + "linear_fc2.post_layernorm.weight"),
+)
+LOCAL_BASES = ("rope_local_base_freq", "local_rope_theta")
+NEVER_TRAINED = ("pooler.", "next_sentence.")  # carried along for the export: nemo_ext/models/encoder_model.py
+KNOWN = {  # what the activations of decoders and of encoders are known of
+    "decoder.": ("embedding.word_embeddings.", "embedding.position_embeddings.", "decoder.", "output_layer.weight"),
+    "encoder.": ("embedding.", "encoder.", "lm_head.", "output_layer.bias", *NEVER_TRAINED),
+}
 
 
 @dataclass(frozen=True)
@@ -56,7 +65,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Widths:
-    """Elements per token of a decoder's activations, over all tensor parallel ranks, and what kind of layers make them."""
+    """Elements per token of a model's activations, over all tensor parallel ranks, and what kind of layers make them."""
 
     hidden: int
     query: int
@@ -69,9 +78,12 @@ class Widths:
     rms_norm: bool
     zero_centered: bool
     head_norms: bool
-    post_norms: bool
+    layer_norms: int  # in a layer, before and after attention and MLP
+    first_norm: bool  # the first layer has as many as the others
+    final_norm: bool
     rotary_bases: int  # 0: learned positions
     windows: tuple[int | None, ...]  # of each layer: how many earlier keys a query sees, None for all
+    is_encoder: bool  # queries see later keys, too, and a head comes before the output layer
 
     @property
     def rotary(self) -> bool:
@@ -90,6 +102,7 @@ class Architecture:
     hf_config: Mapping[str, Any]
     tensors: tuple[Tensor, ...]
     num_layers: int
+    objective: str = "causal"
 
     @property
     def tied(self) -> bool:
@@ -117,20 +130,16 @@ class Architecture:
 
     @cached_property
     def widths(self) -> Widths:
-        """What activations depend on. Raises ConfigError unless this is a decoder with a norm before attention and MLP."""
-        shapes = {tensor.key: tensor for tensor in self.tensors}
-        foreign = [key for key in shapes if not key.startswith(DECODER_ONLY)]
-        needed = (ATTENTION + "linear_qkv.layer_norm_weight", ATTENTION + "linear_proj.weight", MLP + "linear_fc2.weight")
-        partial = [tensor.key for tensor in self.tensors if tensor.layers is not None and len(tensor.layers) != self.num_layers]
-        if foreign or partial or any(key not in shapes for key in needed):
+        """What activations depend on. Raises ConfigError unless this is a decoder or an encoder as nemo_ext/models has them."""
+        tensors = {tensor.key: tensor for tensor in self.tensors}
+        block = "encoder." if self.objective == "masked" else "decoder."
+        foreign = [key for key in tensors if not key.startswith(KNOWN[block])]
+        if foreign or block + MLP + "linear_fc2.weight" not in tensors:
             raise ConfigError(
-                f"The activations of family {self.family!r} cannot be planned: its model has "
-                f"{', '.join(foreign + partial) or 'other layers'}, which decoders have not. Plan a decoder, or measure a short run."
+                f"The activations of family {self.family!r} cannot be planned: its model has {', '.join(foreign) or 'no such layers'}. "
+                "Plan a decoder or an encoder of this project, or measure a short run."
             )
-        zero_centered = shapes["decoder.final_layernorm.weight"].initial == "zeros"
-        return _widths(
-            with_common_names(self.hf_config), {key: tensor.shape for key, tensor in shapes.items()}, self.num_layers, zero_centered
-        )
+        return _widths(with_common_names(self.hf_config), tensors, self.num_layers, block)
 
 
 def read_architecture(family: ModelFamily, hf_config: Mapping[str, Any]) -> Architecture:
@@ -145,14 +154,17 @@ def read_architecture(family: ModelFamily, hf_config: Mapping[str, Any]) -> Arch
         fused = rule.key.endswith(("linear_qkv.weight", "linear_qkv.bias"))
         key_value_rows = rule.rows * 2 * groups // (heads + 2 * groups) if fused else 0
         tensors.append(Tensor(rule.key, rule.shape, layers, rule.initial, groups if fused else 0, key_value_rows))
-    return Architecture(family.name, hf_config, tuple(tensors), num_layers)
+    return Architecture(family.name, hf_config, tuple(tensors), num_layers, family.objective)
 
 
-def _widths(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], num_layers: int, zero_centered: bool) -> Widths:
+def _widths(config: Mapping[str, Any], tensors: Mapping[str, Tensor], num_layers: int, block: str) -> Widths:
+    shapes = {key.removeprefix(block): tensor.shape for key, tensor in tensors.items()}
     hidden, query = shapes[ATTENTION + "linear_proj.weight"]
     key = (shapes[ATTENTION + "linear_qkv.weight"][0] - query) // 2
     heads, ffn = config["num_attention_heads"], shapes[MLP + "linear_fc2.weight"][1]
-    kinds = config.get("layer_types") or ["full_attention"] * num_layers
+    before_attention = tensors.get(block + NORMS[0])
+    final_norm = tensors.get(block + "final_layernorm.weight")
+    is_encoder = block == "encoder."
     return Widths(
         hidden=hidden,
         query=query,
@@ -162,10 +174,22 @@ def _widths(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], nu
         ffn=ffn,
         vocabulary=shapes[EMBEDDING][0],
         gated=shapes[MLP + "linear_fc1.weight"][0] == 2 * ffn,
-        rms_norm="decoder.final_layernorm.bias" not in shapes,
-        zero_centered=zero_centered,
+        rms_norm=not is_encoder and "final_layernorm.bias" not in shapes,
+        zero_centered=final_norm is not None and final_norm.initial == "zeros",
         head_norms=ATTENTION + "q_layernorm.weight" in shapes,
-        post_norms=ATTENTION + "linear_proj.post_layernorm.weight" in shapes,
-        rotary_bases=0 if "embedding.position_embeddings.weight" in shapes else 1 + ("rope_local_base_freq" in config),
-        windows=tuple(config["sliding_window"] - 1 if kind == "sliding_attention" else None for kind in kinds),
+        layer_norms=sum(name in shapes for name in NORMS),
+        first_norm=before_attention is None or 0 in (before_attention.layers or ()),
+        final_norm=final_norm is not None,
+        rotary_bases=0 if "embedding.position_embeddings.weight" in shapes else 1 + any(name in config for name in LOCAL_BASES),
+        windows=_windows(config, num_layers),
+        is_encoder=is_encoder,
     )
+
+
+def _windows(config: Mapping[str, Any], num_layers: int) -> tuple[int | None, ...]:
+    """Of each layer, from either of the two ways in which configs say it."""
+    if "global_attn_every_n_layers" in config:
+        side, period = config["local_attention"] // 2, config["global_attn_every_n_layers"]
+        return tuple(side if layer % period else None for layer in range(num_layers))
+    kinds = config.get("layer_types") or ["full_attention"] * num_layers
+    return tuple(config["sliding_window"] - 1 if kind == "sliding_attention" else None for kind in kinds)

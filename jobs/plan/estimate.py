@@ -18,6 +18,7 @@ from nemo_ext.models.family import padded_vocab_size
 
 GIB = 2**30
 NOTHING_STATED = Stated()
+MFU_SCALE = 1_000_000_000  # parameters, about as many as the smallest model that published figures are of
 NOTABLE_SAVING = 0.05  # of a run's time
 
 
@@ -81,13 +82,13 @@ def make_plan(config: RunConfig, asked: Resources, stated: Stated = NOTHING_STAT
 def plan_model(config: RunConfig, architecture: Architecture, data: Blend | None, asked: Resources, stated: Stated) -> Plan:
     """The plan of a run whose model and data are known already."""
     check_plannable(config, architecture, asked.ranks)
-    layout = layout_of(config, asked.ranks)
+    layout = layout_of(config, asked.ranks, architecture.objective)
     memory = tuple(rank_memory(architecture, layout, hidden_dropout(config, architecture)))
     pace = speed(architecture, layout, asked, stated)
     time = duration(config, architecture, layout, asked, pace.step_s) if pace else None
     disk = storage(config, architecture, layout, data, time.saves if time else 1)
     plan = Plan(config.name, config, architecture, data, layout, asked, memory, pace, time, disk)
-    _say_what_matters(plan)
+    _say_what_matters(plan, stated)
     return plan
 
 
@@ -106,7 +107,7 @@ def _with_data(config: RunConfig) -> RunConfig:
     return config if config.data.path or config.data.blend else replace(config, data=replace(config.data, path="planned"))
 
 
-def _say_what_matters(plan: Plan) -> None:
+def _say_what_matters(plan: Plan, stated: Stated) -> None:
     asked, layout, node = plan.asked, plan.layout, plan.asked.site.node
     if asked.nodes > node.count:
         plan.problems.append(f"{asked.nodes} nodes are asked for; site {asked.site.name} has {node.count} of this kind.")
@@ -118,6 +119,10 @@ def _say_what_matters(plan: Plan) -> None:
         plan.problems.append(f"tp={layout.tp} spans nodes of {asked.ranks_per_node} GPUs: each layer would wait for the network. Raise pp.")
     if plan.speed is None:
         plan.notes.append(f"Site {asked.site.name} names no GPU, so nothing is said of time. State --tokens-per-s from a short run.")
+    elif stated == NOTHING_STATED and plan.architecture.parameters < MFU_SCALE:
+        plan.notes.append(
+            "The estimated MFU is that of billions of parameters; smaller models reach less. State --tokens-per-s from a short run."
+        )
     time = plan.duration
     if time and time.saves > time.jobs and time.saving_s > NOTABLE_SAVING * time.wall_s:
         share, minutes = time.saving_s / time.wall_s, plan.config.checkpoint.every_minutes

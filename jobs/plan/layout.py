@@ -11,7 +11,11 @@ DTYPE_BYTES = {"bf16-mixed": 2, "fp32": 4}
 
 @dataclass(frozen=True)
 class Layout:
-    """Parallel sizes, batches and recomputation. `dtype_bytes`: of weights and activations."""
+    """Parallel sizes, batches and recomputation.
+
+    dtype_bytes: of weights and activations. predicted: share of the tokens that logits are computed for. packed: sequences are laid
+    end to end in rows of `seq_length`.
+    """
 
     tp: int
     pp: int
@@ -24,6 +28,8 @@ class Layout:
     seq_length: int
     recompute: str
     dtype_bytes: int
+    predicted: float = 1.0
+    packed: bool = False
 
     @property
     def ranks(self) -> int:
@@ -45,8 +51,11 @@ class Layout:
         return self.tokens // self.tp if self.sequence_parallel else self.tokens
 
 
-def layout_of(config: RunConfig, ranks: int) -> Layout:
-    """The layout of a run on `ranks` ranks. Raises ConfigError when they cannot hold whole copies of the model."""
+def layout_of(config: RunConfig, ranks: int, objective: str) -> Layout:
+    """The layout of a run on `ranks` ranks; `objective` of its model is "causal" or "masked".
+
+    Raises ConfigError when the ranks cannot hold whole copies of the model.
+    """
     parallel, train = config.parallel, config.train
     return Layout(
         tp=parallel.tp,
@@ -60,4 +69,6 @@ def layout_of(config: RunConfig, ranks: int) -> Layout:
         seq_length=train.seq_length,
         recompute=train.recompute,
         dtype_bytes=DTYPE_BYTES[train.precision],
+        predicted=config.data.masking.rate if objective == "masked" else 1.0,
+        packed=objective == "masked" and config.data.packing,
     )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import lcm, prod
 
 from jobs.plan.activations import FP32, Activations, activations
-from jobs.plan.architecture import EMBEDDING, Architecture
+from jobs.plan.architecture import EMBEDDING, NEVER_TRAINED, Architecture
 from jobs.plan.layout import Layout
 
 PARAMETER_ALIGNMENT = 64  # elements: `_pad_start_of_param_if_needed`
@@ -53,9 +53,10 @@ def rank_memory(architecture: Architecture, layout: Layout, hidden_dropout: floa
 
 
 def _stage_memory(architecture: Architecture, layout: Layout, kept: Activations, stage: int) -> RankMemory:
-    own = architecture.on_rank(stage, layout.tp, layout.pp)
+    own = trained(architecture, layout, stage)
     sizes = [prod(shape) for _, shape in own]
     parameters, buffer = sum(sizes), buffer_elements(architecture, layout, stage)
+    carried = sum(prod(shape) for _, shape in architecture.on_rank(stage, layout.tp, layout.pp)) - parameters
     per_stage = architecture.num_layers // layout.pp
     layers = slice(stage * per_stage, (stage + 1) * per_stage)
     one_micro_batch = sum(kept.layers[layers])
@@ -64,7 +65,7 @@ def _stage_memory(architecture: Architecture, layout: Layout, kept: Activations,
     return RankMemory(
         stage=stage,
         parameters=parameters,
-        weights_bytes=(buffer if layout.distributed_optimizer else parameters) * layout.dtype_bytes,
+        weights_bytes=((buffer if layout.distributed_optimizer else parameters) + carried) * layout.dtype_bytes,
         gradients_bytes=buffer * FP32,
         optimizer_bytes=optimizer_elements(layout, parameters, buffer) * optimizer_bytes_per_parameter(layout),
         activations_bytes=one_micro_batch * min(layout.pp - stage, layout.micro_batches) + (kept.last if is_last else 0),
@@ -72,6 +73,11 @@ def _stage_memory(architecture: Architecture, layout: Layout, kept: Activations,
         # the last term is the gradient of one weight, before it is added to the others'
         working_bytes=max(kept.recomputed[layers]) + kept.gradients + max(sizes) * layout.dtype_bytes,
     )
+
+
+def trained(architecture: Architecture, layout: Layout, stage: int) -> list[tuple[str, tuple[int, ...]]]:
+    """(key, local shape) of the parameters on a rank that have gradients."""
+    return [(key, shape) for key, shape in architecture.on_rank(stage, layout.tp, layout.pp) if not key.startswith(NEVER_TRAINED)]
 
 
 def optimizer_bytes_per_parameter(layout: Layout) -> int:
@@ -90,7 +96,7 @@ def buffer_elements(architecture: Architecture, layout: Layout, stage: int) -> i
     Tied embeddings on two stages have a bucket of their own. With communication overlapped Megatron makes more buckets, each
     with less than `BUCKET_ALIGNMENT` x dp elements of padding, which are not counted.
     """
-    own = architecture.on_rank(stage, layout.tp, layout.pp)
+    own = trained(architecture, layout, stage)
     if not layout.distributed_optimizer:
         return sum(prod(shape) for _, shape in own)
     is_shared = architecture.tied and layout.pp > 1

@@ -11,6 +11,7 @@ from nemo_ext.common.blend import Blend, open_blend
 from nemo_ext.common.errors import ConfigError
 from nemo_ext.common.hf_config import own_name, with_common_names
 from nemo_ext.config import RunConfig
+from nemo_ext.config.checks import longest_sequence
 from nemo_ext.models.family import FAMILIES, family_of, read_model_config
 
 DROPOUT_FIELDS = ("resid_pdrop", "hidden_dropout_prob")
@@ -85,13 +86,14 @@ def architecture_of(config: RunConfig, data: Blend | None) -> Architecture:
     """
     model = config.model
     if model.init_from is not None:
-        hf_config = read_model_config(Path(model.init_from))
+        start = Path(model.init_from)
+        hf_config = read_model_config(start if (start / "config.json").is_file() else start / "model")  # that of an imported checkpoint
         return read_architecture(family_of(hf_config), hf_config)
     family = FAMILIES.get(model.family)
     hf_config = family.hf_config(model.preset, model.overrides, vocab_size=data.vocab_size if data else None)
     positions = own_name(hf_config, "max_position_embeddings")
     if positions not in model.overrides:  # as in training: a new model knows the positions it is trained on
-        hf_config[positions] = config.train.seq_length
+        hf_config[positions] = longest_sequence(config)
     return read_architecture(family, family.normal_form(hf_config))
 
 

@@ -36,22 +36,26 @@ class Operations:
         return {"none": 0.0, "selective": self.attention, "full": self.matrices + self.attention}[recompute]
 
 
-def operations(architecture: Architecture, seq_length: int) -> Operations:
-    """Two operations for each weight of a matrix, and four for each query and key that meet; causal, within windows."""
+def operations(architecture: Architecture, layout: Layout) -> Operations:
+    """Two operations for each weight of a matrix, and four for each query and key that meet; within windows, and causal or both ways.
+
+    Packed sequences are counted as if each filled its row.
+    """
     widths = architecture.widths
     matrices = sum(
         2 * prod(tensor.shape) * len(tensor.layers) for tensor in architecture.tensors if tensor.layers and len(tensor.shape) == 2
     )
-    output_key = EMBEDDING if architecture.tied else OUTPUT
-    output = sum(2 * prod(tensor.shape) for tensor in architecture.tensors if tensor.key == output_key)
-    attention = sum(4 * widths.query * _mean_keys(seq_length, window) for window in widths.windows)
-    return Operations(float(matrices), attention, float(output))
+    output_keys = (EMBEDDING if architecture.tied else OUTPUT, "lm_head.dense.weight")
+    output = sum(2 * prod(tensor.shape) for tensor in architecture.tensors if tensor.key in output_keys) * layout.predicted
+    attention = sum(4 * widths.query * _mean_keys(layout.seq_length, window, widths.is_encoder) for window in widths.windows)
+    return Operations(float(matrices), attention, output)
 
 
-def _mean_keys(length: int, window: int | None) -> float:
-    """Keys that a query sees on average: itself, and at most `window` before it."""
+def _mean_keys(length: int, window: int | None, both_ways: bool) -> float:
+    """Keys that a query sees on average: itself, and at most `window` before it, or before and after it."""
     reach = length if window is None else min(window + 1, length)
-    return (reach * (reach + 1) / 2 + (length - reach) * reach) / length
+    seen = (reach * (reach + 1) / 2 + (length - reach) * reach) / length
+    return 2 * seen - 1 if both_ways else seen
 
 
 def modelled_step_s(architecture: Architecture, layout: Layout, peak_flops: float) -> float:
@@ -60,7 +64,7 @@ def modelled_step_s(architecture: Architecture, layout: Layout, peak_flops: floa
     1F1B takes micro batches + pp - 1 turns of one micro batch. Each layer exchanges its hidden states over tp four times, six when it is
     computed again; data parallel exchange is taken to hide behind the backward pass.
     """
-    work = operations(architecture, layout.seq_length)
+    work = operations(architecture, layout)
     per_token = work.model + work.again(layout.recompute)
     compute_s = layout.tokens * per_token / (layout.tp * layout.pp) / (DEFAULT_MFU * _peak(layout, peak_flops))
     exchanges = 6 if layout.recompute == "full" else 4
@@ -73,7 +77,7 @@ def modelled_step_s(architecture: Architecture, layout: Layout, peak_flops: floa
 def step_s_at(mfu: float, architecture: Architecture, layout: Layout, peak_flops: float) -> float:
     """Seconds of a step of the whole run at a stated MFU, whatever the layout."""
     tokens = layout.global_batch_size * layout.seq_length
-    return tokens * operations(architecture, layout.seq_length).model / (mfu * _peak(layout, peak_flops) * layout.ranks)
+    return tokens * operations(architecture, layout).model / (mfu * _peak(layout, peak_flops) * layout.ranks)
 
 
 def mfu_at(step_s: float, architecture: Architecture, layout: Layout, peak_flops: float) -> float:

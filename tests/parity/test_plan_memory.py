@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.support.ranks import run_ranks
-from tests.support.tiny_models import GEMMA3, GPT2, LLAMA, QWEN2, QWEN3, build_model, start_megatron, token_batch
+from tests.support.tiny_models import BERT, GEMMA3, GPT2, LLAMA, MODERNBERT, QWEN2, QWEN3, build_model, start_megatron, token_batch
 
 BATCH, LENGTH, LONG_LENGTH = 2, 64, 600
 RECOMPUTE: dict[str, dict[str, Any]] = {
@@ -17,12 +17,15 @@ RECOMPUTE: dict[str, dict[str, Any]] = {
     "full": {"recompute_granularity": "full", "recompute_method": "uniform", "recompute_num_layers": 1},
 }
 MODELS: dict[str, dict[str, Any]] = {
+    "bert": BERT,
+    "bert with a pooler": {**BERT, "architectures": ["BertForPreTraining"]},
     "gemma3": GEMMA3,
     "gemma3, one key/value head": {**GEMMA3, "num_key_value_heads": 1},
     "gpt2": GPT2,
     "gpt2 with dropout": {**GPT2, "resid_pdrop": 0.1, "embd_pdrop": 0.1},
     "gpt2, untied": {**GPT2, "tie_word_embeddings": False},
     "llama": LLAMA,
+    "modernbert": MODERNBERT,
     "qwen2": QWEN2,
     "qwen2, tied": {**QWEN2, "tie_word_embeddings": True},
     "qwen2, one key/value head with a bias": {**QWEN2, "num_key_value_heads": 1},
@@ -30,8 +33,11 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 LONG = {  # windows of several blocks, shorter and longer than a block's smallest size
     "gemma3, window 8": {**GEMMA3, "max_position_embeddings": 1024},
+    "modernbert, windows of 8": {**MODERNBERT, "max_position_embeddings": 1024},
     "gemma3, window 280": {**GEMMA3, "max_position_embeddings": 1024, "sliding_window": 280},
 }
+PACKED = {"bert, packed": BERT, "modernbert, packed": MODERNBERT}
+BOUNDARIES = (0, 40, 52, LENGTH)
 LAYOUTS = {"one rank": (1, 1, 1), "tp2": (2, 1, 1), "pp2": (1, 2, 1), "dp3": (1, 1, 3)}
 
 
@@ -91,10 +97,11 @@ def measure_state(name: str, hf_config: dict[str, Any], tp: int, pp: int, dp: in
     model = build_model(hf_config, tp, pp, **fields)
     wrapped, optimizer = one_step(model, bf16, distributed)
     (buffer,) = wrapped.buffers
-    parameters = sum(parameter.numel() for parameter in model.parameters())
+    parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    carried = sum(parameter.nbytes for parameter in model.parameters() if not parameter.requires_grad)
     measured = {
         "parameters": parameters,
-        "weights": buffer.param_data.nbytes if distributed else sum(parameter.nbytes for parameter in model.parameters()),
+        "weights": carried + (buffer.param_data.nbytes if distributed else parameters * dtype.itemsize),
         "gradients": buffer.grad_data.nbytes,
         "optimizer": optimizer_bytes(optimizer, model),
     }
@@ -150,14 +157,13 @@ def plan_inputs(
     from nemo_ext.models.family import family_of
 
     family = family_of(hf_config)
-    settings = {"sequence_parallel": False, "seq_length": LENGTH, "recompute": "none", **fields}
+    settings = {"sequence_parallel": False, "micro_batch_size": BATCH, "seq_length": LENGTH, "recompute": "none", **fields}
     layout = Layout(
         tp=tp,
         pp=pp,
         cp=1,
         dp=dp,
         distributed_optimizer=distributed,
-        micro_batch_size=BATCH,
         global_batch_size=BATCH * dp * 4,
         dtype_bytes=2 if dtype == torch.bfloat16 else 4,
         **settings,
@@ -168,15 +174,20 @@ def plan_inputs(
 @pytest.mark.parametrize(("tp", "sequence_parallel"), [(1, False), (2, False), (2, True)])
 def test_activations_are_planned_as_autograd_saves_them(tp: int, sequence_parallel: bool) -> None:
     for case, measured, planned in run_ranks(tp, measure_activations, tp, sequence_parallel)[0]:
-        assert planned == pytest.approx(measured, rel=0.01), case
+        # packed rows are planned as if one piece filled them, and here three do, whose masks are smaller
+        assert planned == pytest.approx(measured, rel=0.03 if "packed" in case else 0.01), case
 
 
 def measure_activations(tp: int, sequence_parallel: bool) -> list[Kept]:
     """Every model at `LENGTH`, dtype and recomputation mode; and windows at a length of several blocks."""
     start_megatron(tp)
     cases = [(name, LENGTH, dtype, mode) for name in MODELS for dtype in (torch.float32, torch.bfloat16) for mode in RECOMPUTE]
+    cases += [(name, LENGTH, torch.float32, mode) for name in PACKED for mode in RECOMPUTE]
     cases += [(name, LONG_LENGTH, torch.bfloat16, mode) for name in LONG for mode in ("none", "selective")]
-    return [measure_kept(name, {**MODELS, **LONG}[name], tp, sequence_parallel, dtype, mode, length) for name, length, dtype, mode in cases]
+    return [
+        measure_kept(name, {**MODELS, **LONG, **PACKED}[name], tp, sequence_parallel, dtype, mode, length)
+        for name, length, dtype, mode in cases
+    ]
 
 
 def measure_kept(
@@ -187,16 +198,21 @@ def measure_kept(
 
     fields = {"params_dtype": dtype, "bf16": dtype == torch.bfloat16, "sequence_parallel": sequence_parallel}
     model = build_model(hf_config, tp, **fields, **RECOMPUTE[recompute]).train()
-    tokens = token_batch(hf_config, batch=BATCH, length=length + 1)
+    rows = 1 if name in PACKED else BATCH
+    tokens = token_batch(hf_config, batch=rows, length=length + 1)
+    labels, options = tokens[:, 1:].clone(), {}
+    if name in PACKED:
+        labels[:, ::2] = -100
+        options = {"cu_seqlens": torch.tensor(BOUNDARIES, dtype=torch.int32)}
     saved = SavedBytes(model)
     with saved.counted():
-        losses = model(tokens[:, :-1], torch.arange(length).expand(BATCH, -1), None, labels=tokens[:, 1:])
+        losses = model(tokens[:, :-1], torch.arange(length).expand(rows, -1), None, labels=labels, **options)
         kept = saved.now
         losses.sum().backward()
     assert saved.now == 0
-    architecture, layout = plan_inputs(
-        hf_config, tp, 1, 1, dtype, sequence_parallel=sequence_parallel, recompute=recompute, seq_length=length
-    )
+    settings = {"sequence_parallel": sequence_parallel, "recompute": recompute, "seq_length": length}
+    settings |= {"micro_batch_size": 1, "predicted": 0.5, "packed": True} if name in PACKED else {}
+    architecture, layout = plan_inputs(hf_config, tp, 1, 1, dtype, **settings)
     mask_bytes = 4 if dtype == torch.float32 else 2  # a CPU keeps the scaled mask, in the activation's dtype
     plan = activations(architecture.widths, layout, hf_config.get("resid_pdrop", 0.0), mask_bytes)
     after_forward = plan.first + sum(plan.layers) + plan.last + plan.loss

@@ -84,14 +84,16 @@ def test_without_a_distributed_optimizer_every_rank_has_the_whole_state() -> Non
 def test_operations_are_six_for_each_weight_of_a_matrix_and_token_and_those_of_attention() -> None:
     model = architecture("qwen2", "7b")
     matrices = sum(prod(shape) for key, shape in model.on_rank(0, 1, 1) if len(shape) == 2 and key != "embedding.word_embeddings.weight")
-    assert operations(model, 1).model == pytest.approx(6 * matrices, rel=1e-4)
-    attention = operations(model, 4096).model - operations(model, 1).model
+    short, long = (replace(plan("continue_pretraining").layout, seq_length=length) for length in (1, 4096))
+    assert operations(model, short).model == pytest.approx(6 * matrices, rel=1e-4)
+    attention = operations(model, long).model - operations(model, short).model
     assert attention == pytest.approx(6 * 4096 * 28 * 3584, rel=1e-3)  # 12 layers x hidden x length, of which causality leaves half
 
 
 def test_windows_bound_attention() -> None:
     gemma = architecture("gemma3", "1b")  # 22 of 26 layers see 512 tokens
-    assert operations(gemma, 32768).attention < 0.2 * 4 * 1024 * 26 * 32768 / 2
+    layout = replace(plan("continue_pretraining").layout, seq_length=32768)
+    assert operations(gemma, layout).attention < 0.2 * 4 * 1024 * 26 * 32768 / 2
 
 
 def test_a_stated_mfu_is_kept_and_gives_the_step_by_division() -> None:
@@ -99,7 +101,7 @@ def test_a_stated_mfu_is_kept_and_gives_the_step_by_division() -> None:
     assert planned.speed is not None
     tokens = 128 * 2048
     assert planned.speed.mfu == pytest.approx(0.35)
-    assert planned.speed.step_s == pytest.approx(tokens * operations(planned.architecture, 2048).model / (0.35 * 989e12 * 8))
+    assert planned.speed.step_s == pytest.approx(tokens * operations(planned.architecture, planned.layout).model / (0.35 * 989e12 * 8))
     measured = plan("survey_14b_pretraining", stated=Stated(tokens_per_s=1000.0))
     assert measured.speed is not None and measured.speed.step_s == pytest.approx(tokens / 1000)
 
@@ -198,9 +200,17 @@ def test_every_recipe_can_be_planned(recipe: str) -> None:
     assert planned.as_json()["memory"][0]["peak_bytes"] == planned.memory[0].peak_bytes
 
 
-def test_a_model_that_is_no_decoder_is_refused_by_the_tensors_it_has() -> None:
-    encoder = replace(
-        architecture("gpt2", "tiny"), tensors=(replace(architecture("gpt2", "tiny").tensors[0], key="encoder.pooler.weight"),)
-    )
-    with pytest.raises(ConfigError, match=r"cannot be planned: its model has encoder.pooler.weight"):
-        _ = encoder.widths
+def test_an_encoder_computes_logits_of_the_predicted_tokens_alone() -> None:
+    overrides = ("model.family=modernbert", "model.preset=base", "data.task=mlm")
+    rare, often = (plan("continue_pretraining", *overrides, f"data.masking.rate={rate}") for rate in (0.15, 0.3))
+    assert rare.fullest.loss_bytes == pytest.approx(often.fullest.loss_bytes / 2, rel=0.001)
+    assert exported_parameters(rare.architecture) == 149_655_232  # transformers' ModernBertForMaskedLM of that size
+    layouts = operations(rare.architecture, rare.layout), operations(often.architecture, often.layout)
+    assert layouts[0].output == pytest.approx(layouts[1].output / 2) and layouts[0].matrices == layouts[1].matrices
+
+
+def test_a_model_of_other_layers_is_refused_by_the_tensors_it_has() -> None:
+    small = architecture("gpt2", "tiny")
+    other = replace(small, tensors=(*small.tensors, replace(small.tensors[0], key="vision.patches.weight")))
+    with pytest.raises(ConfigError, match=r"cannot be planned: its model has vision.patches.weight"):
+        _ = other.widths
