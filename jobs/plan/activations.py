@@ -13,7 +13,8 @@ from jobs.plan.architecture import Widths
 from jobs.plan.layout import Layout
 
 FP32 = 4
-SMALLEST_BLOCK = 256  # queries per block of a window: nemo_ext/layers/attention.py
+# Queries per block of a window, and keys that a block takes together: nemo_ext/layers/attention.py
+SMALLEST_BLOCK, SMALLEST_PIECE = 256, 64
 
 
 @dataclass(frozen=True)
@@ -134,11 +135,11 @@ def _head_norms(widths: Widths, layout: Layout, query: int, key: int, copied: bo
 
 
 def _bands(widths: Widths, layout: Layout, window: int, key_value: int) -> int:
-    """Keys and values of a window's blocks of queries, each with the block before it and an encoder's after it, and their masks."""
+    """Keys and values of a window's blocks of queries, each with a piece before it and an encoder's with one after it, and their masks."""
     length = layout.seq_length // layout.cp
-    block = max(window, SMALLEST_BLOCK)
-    reach = 2 * block if widths.is_encoder else block
-    starts = range(0, length, block)
-    sizes = [(min(block, length - start), min(start + reach, length) - max(0, start - block)) for start in starts]
-    keys, masks = sum(band for _, band in sizes), sum(queries * band for queries, band in sizes)
+    piece = max(window, SMALLEST_PIECE)
+    block = -(-SMALLEST_BLOCK // piece) * piece
+    before, after = (piece if window else 0), (piece if window and widths.is_encoder else 0)
+    blocks = [(min(block, length - start), max(0, start - before), min(start + block + after, length)) for start in range(0, length, block)]
+    keys, masks = sum(stop - first for _, first, stop in blocks), sum(queries * (stop - first) for queries, first, stop in blocks)
     return key_value * keys // length + masks * layout.dtype_bytes
