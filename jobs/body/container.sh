@@ -73,6 +73,21 @@ add_mount() {
     container_mounts+=("$spec")
 }
 
+# name_unmounted WORD...: says which words name a file that the command will not find: a folder that lies, perhaps through a
+# symbolic link, where nothing is mounted. Only said, because the image may have it as well.
+name_unmounted() {
+    local word path mount real
+    for word in "$@"; do
+        path=${word#*=}
+        [[ $path == */* && -e $path ]] || continue
+        real=$(realpath -- "$path")
+        for mount in ${container_mounts[@]+"${container_mounts[@]}"}; do
+            if [[ $real/ == "$(realpath -- "${mount%%:*}")"/* ]]; then continue 2; fi
+        done
+        say "$path${real:+ (that is, $real)} is not mounted into the container. If the command needs it: --mount, or the site's mounts."
+    done
+}
+
 # allowed_names FILE: names of exported variables that FILE lets into the container, one a line, and those of secrets.
 allowed_names() {
     local file=$1 name pattern patterns=()
@@ -109,6 +124,7 @@ in_container() {
         make_folders "$scratch/tmp"
         mount_points_below_tmp "$scratch/tmp"
     fi
+    name_unmounted "$@"
     [[ ! -d /dev/infiniband || $runtime == pyxis ]] || add_mount /dev/infiniband:/dev/infiniband
     "with_$runtime" "$image" "$scratch" "$@"
 }

@@ -189,6 +189,19 @@ def test_without_an_image_the_command_just_runs_with_its_exit_code(cluster: Clus
     assert "no image: the command runs without a container" in result.stderr
 
 
+def test_a_path_that_the_command_would_not_find_is_named(cluster: Cluster) -> None:
+    (cluster.folder / "data").mkdir()
+    (cluster.work / "data").symlink_to(cluster.folder / "data")
+    (cluster.work / "here").mkdir()
+    arguments = ["--image", "image.sif", "--dry-run", "--"]
+    words = ["sibol", "train", "data.path=./data", "output_dir=./here", f"{cluster.folder}/data", "x=./not/there"]
+    result = cluster.run(cluster.environment(), *arguments, *words, script=RUN_IN_CONTAINER)
+    assert result.stderr.count("is not mounted into the container") == 2
+    assert f"./data (that is, {cluster.folder}/data) is not mounted" in result.stderr
+    mounted = ["--mount", f"{cluster.folder}/data:{cluster.folder}/data", *arguments]
+    assert "not mounted" not in cluster.run(cluster.environment(), *mounted, *words, script=RUN_IN_CONTAINER).stderr
+
+
 def test_a_dry_run_shows_the_command_and_starts_nothing(cluster: Cluster) -> None:
     result = cluster.run(cluster.environment(), "--image", "image.sif", "--dry-run", "--", "echo", "a b", script=RUN_IN_CONTAINER)
     assert result.stdout.startswith("'apptainer' 'exec' '--cleanenv' '--containall'")
