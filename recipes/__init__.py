@@ -24,6 +24,12 @@ RECIPES = {
     "survey_14b_pretraining": "recipes.continue_pretraining:survey_14b_pretraining",
     "early_modern_72b": "recipes.continue_pretraining:early_modern_72b",
     "early_modern_ner_72b": "recipes.studies:early_modern_ner_72b",
+    "docket_base": "recipes.docket:docket_base",
+    "docket_packed": "recipes.docket:docket_packed",
+    "docket_sliced_10l": "recipes.docket:docket_sliced_10l",
+    "docket_scratch_41m": "recipes.docket:docket_scratch_41m",
+    "docket_scratch_27m": "recipes.docket:docket_scratch_27m",
+    "docket_scratch_7m": "recipes.docket:docket_scratch_7m",
 }
 
 

@@ -97,3 +97,41 @@ def data(
         records = [dataclasses.asdict(claim) | {"met": claim.met} for claim in claims]
         machine = {"cpus": os.cpu_count(), "load_before": load}
         write_json(json_file, {"sizes": dataclasses.asdict(sizes), "machine": machine, "figures": figures, "claims": records})
+
+
+@app.command()
+def mlm(
+    preset: Annotated[str, typer.Option(help="shape of the model: a preset of modernbert")] = "base",
+    layers: Annotated[Optional[int], typer.Option(help="layers of the model (default: all of the preset's)", min=1)] = None,  # noqa: UP045
+    steps: Annotated[int, typer.Option(help="timed optimizer steps per turn", min=1)] = 4,
+    rounds: Annotated[int, typer.Option(help="turns per contender", min=1)] = 3,
+    piece_tokens: Annotated[int, typer.Option(help="longest piece of a document", min=8)] = 512,
+    sequences: Annotated[int, typer.Option(help="pieces per step", min=1)] = 32,
+    micro_batch_size: Annotated[int, typer.Option(help="pieces per padded forward pass", min=1)] = 8,
+    row_tokens: Annotated[int, typer.Option(help="tokens of a packed row", min=8)] = 2048,
+    json_file: Annotated[Optional[Path], typer.Option("--json", help="write the figures here")] = None,  # noqa: UP045
+) -> None:
+    """Masked language modelling of a ModernBERT-shaped model, packed and padded, against transformers' at mixed lengths."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from nemo_ext.common.errors import ConfigError
+    from nemo_ext.common.files import write_json
+    from recipes.bench.mlm import compare, summarise
+
+    if sequences % micro_batch_size:
+        raise ConfigError(f"--sequences {sequences} is not a multiple of --micro-batch-size {micro_batch_size}.")
+    if row_tokens < piece_tokens:
+        raise ConfigError(f"--row-tokens {row_tokens} is less than --piece-tokens {piece_tokens}: a piece has to fit into a row.")
+    turns = []
+    for job, speeds in compare(preset, layers, steps, rounds, piece_tokens, sequences, micro_batch_size, row_tokens):
+        turns.append((job, speeds))
+        typer.echo(f"{job.contender}: {len(speeds)} steps, {min(speeds):,.0f} to {max(speeds):,.0f} tokens/s", err=True)
+    summary = summarise(turns)
+    table = Table("contender", "real tokens/s (median)", "turns from", "to", "ratio to transformers")
+    for name, entry in summary.items():
+        figures = (f"{entry[key]:,.0f}" for key in ("tokens_per_s", "low", "high"))
+        table.add_row(name, *figures, f"{entry['ratio_to_transformers']:.2f}")
+    Console().print(table)
+    if json_file:
+        write_json(json_file, {"preset": preset, "layers": layers, "job": turns[0][0].__dict__ | {"contender": None}, "summary": summary})
