@@ -146,7 +146,8 @@ def save_checkpoint(trainer: pl.Trainer, run: ResolvedRun) -> None:
         except (torch.distributed.checkpoint.CheckpointException, RuntimeError) as error:  # what Megatron's writer turns an OSError into
             raise write_failure(final, error) from error
         if trainer.is_global_zero:
-            (partial / "state.json").write_text(json.dumps(checkpoint_state(run, step), indent=2) + "\n", encoding="utf-8")
+            tokens = trainer.datamodule.tokens_between(0, step * run.config.train.global_batch_size)
+            (partial / "state.json").write_text(json.dumps(checkpoint_state(run, step, tokens), indent=2) + "\n", encoding="utf-8")
             sync_tree(partial)
             shutil.rmtree(final, ignore_errors=True)
             os.replace(partial, final)
@@ -168,7 +169,7 @@ def write_failure(checkpoint: Path, error: BaseException) -> SibolError:
     return CheckpointError(f"{checkpoint} could not be written: {reason}. {kept} Check the file system, then run the same command again.")
 
 
-def checkpoint_state(run: ResolvedRun, step: int) -> dict[str, Any]:
+def checkpoint_state(run: ResolvedRun, step: int, consumed_tokens: int) -> dict[str, Any]:
     """What a checkpoint says of itself, for resume, export and provenance."""
     train, parallel = run.config.train, run.config.parallel
     return {
@@ -176,7 +177,7 @@ def checkpoint_state(run: ResolvedRun, step: int) -> dict[str, Any]:
         "step": step,
         "max_steps": train.max_steps,
         "consumed_samples": step * train.global_batch_size,
-        "consumed_tokens": step * train.global_batch_size * train.seq_length,
+        "consumed_tokens": consumed_tokens,
         "precision": train.precision,
         "layout": {"ranks": run.ranks, "tp": parallel.tp, "pp": parallel.pp, "cp": parallel.cp},
         "dataset_fingerprint": run.data.fingerprint,

@@ -36,7 +36,9 @@ def run_locally(run: ResolvedRun, nodes: Nodes = Nodes()) -> int:
 def describe(run: ResolvedRun) -> str:
     """What is about to run, in a few lines."""
     config, parallel, train = run.config, run.config.parallel, run.config.train
-    tokens = train.max_steps * train.global_batch_size * train.seq_length
+    rows = train.max_steps * train.global_batch_size
+    tokens = rows * train.seq_length
+    padded = "packing" in run.task.reads and not config.data.packing  # a row per document, or several for a long one
     start = f"continues from {run.resume_from}" if run.resume_from else f"starts from {config.model.init_from or 'random weights'}"
     data_parallel = run.ranks // (parallel.tp * parallel.pp * parallel.cp)
     sizes = with_common_names(run.hf_config)
@@ -45,23 +47,24 @@ def describe(run: ResolvedRun) -> str:
         f"run      {config.name} -> {run.folder.path} ({start})\n"
         f"model    {run.family.name}, {sizes['num_hidden_layers']} layers, hidden {sizes['hidden_size']}, "
         f"vocabulary {run.hf_config['vocab_size']:,}, {train.precision}\n"
-        f"{describe_data(run.data, tokens)}{describe_treatment(config.data)}"
-        f"steps    {train.max_steps:,} x {train.global_batch_size} x {train.seq_length} = {tokens:,} tokens\n"
+        f"{describe_data(run.data, tokens, rows if padded else None)}{describe_treatment(config.data)}"
+        f"steps    {train.max_steps:,} x {train.global_batch_size} x {train.seq_length} = {tokens:,} tokens{' at most' if padded else ''}\n"
         f"ranks    {run.ranks} (tp {parallel.tp}, pp {parallel.pp}, cp {parallel.cp}, dp {data_parallel})"
         + (f"\nchanged  {', '.join(changed)} since the run was last started" if changed else "")
     )
 
 
-def describe_data(data: Blend, tokens: int) -> str:
-    """One line per dataset: its share, what it holds, and how often `tokens` training tokens go through it."""
+def describe_data(data: Blend, tokens: int, documents: int | None) -> str:
+    """One line per dataset: its share, what it holds, and how often `tokens` training tokens, or `documents`, go through it."""
     lines = ""
     for dataset, share in data.parts:
         split = dataset.splits["train"]
         portion = f"{share:.1%} " if len(data.parts) > 1 else ""
         plugin = "" if dataset.plugin == UNTREATED else f", prepared with {dataset.plugin}"
         held_out = "" if "validation" in dataset.splits else ", no validation split"
+        epochs = share * tokens / split.tokens if documents is None else share * documents / split.documents
         lines += (
             f"data     {portion}{dataset.path}: {split.tokens:,} training tokens in {split.documents:,} documents, "
-            f"{share * tokens / split.tokens:.2g} epochs{plugin}{held_out}\n"
+            f"{epochs:.2g} epochs{plugin}{held_out}\n"
         )
     return lines

@@ -79,6 +79,8 @@ class MaskedData(SequenceData):
             for name, parts in report.items():
                 for part in parts:
                     logger.info("%s: %s", name, ", ".join(f"{key} {value}" for key, value in part.items()))
+                    if part["empty_documents"]:
+                        logger.warning("%(empty_documents)d of %(documents)d documents of %(data)s have no tokens, and no row", part)
 
     def collate(self, rows: list[dict[str, NDArray[np.int64]]]) -> dict[str, torch.Tensor]:
         """A micro batch of rows."""

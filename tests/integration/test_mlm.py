@@ -14,6 +14,7 @@ from nemo_ext.common.files import read_json
 from nemo_ext.config import from_yaml
 from nemo_ext.convert.export import export_run
 from nemo_ext.engine.resolve import resolve
+from nemo_ext.engine.run_folder import RunFolder, read_state
 from tests.support.masked_runs import PACKED, masked_run
 from tests.support.ranks import RankError, run_ranks
 from tests.support.training import exact, losses, train_on_ranks
@@ -70,6 +71,8 @@ def test_an_export_has_the_masked_loss_of_training_in_transformers(
     lines = train_on_ranks(1, config)
     report = export_run(tmp_path / "run", tmp_path / "out")
     assert report.verification is not None and report.verification["max_abs_difference"] < 1e-5
+    state = read_state(RunFolder(tmp_path / "run").checkpoint(4))
+    assert state["consumed_tokens"] == series(lines, "consumed_tokens")[-1] < 4 * 8 * config.train.seq_length
     loss, own_mask_id = run_ranks(1, loss_in_transformers, tmp_path / "run", tmp_path / "out")[0]
     assert loss == pytest.approx(series(lines, "validation_loss")[-1], abs=1e-5)
     exported = read_json(tmp_path / "out" / "config.json")
