@@ -62,6 +62,8 @@ class PackedCoreAttention(TorchCoreAttention):
     def _attend_packed(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, boundaries: torch.Tensor) -> torch.Tensor:
         """All `[tokens, heads, head_size]`."""
         lengths = boundaries.diff().tolist()
+        if not lengths:
+            return query
         drops = self.training and self.dropout > 0  # the kernels either have no dropout or draw from other random states
         kernel = packed_kernel() if query.is_cuda and query.dtype in KERNEL_DTYPES and not drops else None
         if kernel is not None and query.size(-1) % HEAD_MULTIPLE == 0:

@@ -52,9 +52,16 @@ def measure(folder: str, hf_config: dict[str, Any]) -> dict[str, Any]:
             "selective recompute, packed": step(build(**SELECTIVE), packed(batch)),
         },
         "without labels": step(build(), {**batch, "labels": torch.full_like(batch["labels"], -100)}),
+        "empty pack": step(build(), empty_pack(batch)),
         "with dropout": step(build(attention_dropout=0.5), packed(batch)),
         "labels": batch["labels"],
     }
+
+
+def empty_pack(batch: dict[str, Any]) -> dict[str, Any]:
+    """A row of padding alone."""
+    row = packed(batch)
+    return {**row, "cu_seqlens": row["cu_seqlens"][:1], "labels": torch.full_like(row["labels"], -100)}
 
 
 def step(model: Any, batch: dict[str, Any]) -> dict[str, Any]:
@@ -88,9 +95,10 @@ def test_only_labelled_positions_have_a_loss_and_it_is_the_cross_entropy(measure
     assert not losses[labels == -100].any()
 
 
-def test_a_batch_without_labels_has_no_loss_and_no_gradient(measured: dict[str, Any]):
-    assert not measured["without labels"]["losses"].any()
-    assert not measured["without labels"]["gradients"].any()
+@pytest.mark.parametrize("name", ["without labels", "empty pack"])
+def test_a_batch_without_labels_has_no_loss_and_no_gradient(measured: dict[str, Any], name: str):
+    assert not measured[name]["losses"].any()
+    assert not measured[name]["gradients"].any()
 
 
 def test_attention_dropout_reaches_packed_sequences(measured: dict[str, Any]):
@@ -161,3 +169,19 @@ def ask_for_transformer_engine(hf_config: dict[str, Any]) -> None:
 def test_transformer_engine_layers_are_refused(name: str):
     with pytest.raises(RankError, match=r"ConfigError: model.layer_spec=te, but encoders have local layers only"):
         run_ranks(1, ask_for_transformer_engine, MODELS[name])
+
+
+def shapes_from_the_kernel() -> tuple[Any, Any]:
+    """Shapes of output and gradient of torch's kernel for packed sequences, called as on a GPU, on tensors without data."""
+    from nemo_ext.layers.packed_attention import _torch_attention, packed_kernel
+
+    assert packed_kernel() is not None
+    packs = [torch.empty(20, 2, 16, dtype=torch.bfloat16, device="meta", requires_grad=True) for _ in range(3)]
+    context = _torch_attention(*packs, torch.empty(3, dtype=torch.int32, device="meta"), 13, (3, 3), None)
+    context.sum().backward()
+    assert packs[0].grad is not None
+    return tuple(context.shape), tuple(packs[0].grad.shape)
+
+
+def test_the_kernel_for_packed_sequences_takes_what_it_is_given():
+    assert run_ranks(1, shapes_from_the_kernel) == [((20, 2, 16), (20, 2, 16))]

@@ -56,6 +56,7 @@ REFUSED: dict[str, list[tuple[str, Any]]] = {
         ("local_attention", 0),
         ("global_attn_every_n_layers", 0),
         ("num_attention_heads", 3),
+        ("num_attention_heads", 128),
         ("architectures", ["ModernBertForSequenceClassification"]),
     ],
     "qwen3": [

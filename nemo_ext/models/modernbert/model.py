@@ -85,7 +85,11 @@ def refuse_unexpressible(hf_config: Mapping[str, Any]) -> None:
         expect(config, name, value)
     require_sizes(config, (*REQUIRED_SIZES, "local_attention", "global_attn_every_n_layers", "max_position_embeddings"))
     require_whole_heads(config)
-    if config["hidden_size"] // config["num_attention_heads"] % 2:
-        raise ConversionError(f"Heads of {config['hidden_size']} / {config['num_attention_heads']} elements cannot be turned in halves.")
+    head_dim = config["hidden_size"] // config["num_attention_heads"]
+    if head_dim % 2:
+        raise ConversionError(
+            f"hidden_size={config['hidden_size']} / num_attention_heads={config['num_attention_heads']} is {head_dim}, but rotary "
+            "positions turn the two halves of a head against each other. Choose sizes whose ratio is even."
+        )
     for name in ("hidden_activation", "classifier_activation"):
         require_activation(config, name)
