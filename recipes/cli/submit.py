@@ -139,5 +139,8 @@ def _destination(
         raise ConfigError(f"--runtime {runtime} is not known. Choose one of: {', '.join(runtimes)}.")
     default = DEFAULT_SECRETS.expanduser()
     chosen = secrets or (default if default.is_file() else None)
-    container = Container(runtime or site.runtime, image or site.image, tuple(mounts), str(chosen.resolve()) if chosen else None)
+    file = image or site.image
+    if file and Path(file).exists():
+        file = str(Path(file).resolve())  # pyxis takes a bare name for one in a registry
+    container = Container(runtime or site.runtime, file, tuple(mounts), str(chosen.resolve()) if chosen else None)
     return Destination(site, jobs_dir, account, container)

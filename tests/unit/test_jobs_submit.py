@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from jobs.plan.resources import resources
-from jobs.scheduler import SchedulerError, submit
+from jobs.scheduler import SchedulerError, states, submit
 from jobs.site import load_site, site_names
 from jobs.stages import Wishes, study_jobs
 from nemo_ext.common.errors import ConfigError
@@ -238,6 +238,37 @@ def test_when_the_scheduler_refuses_one_the_earlier_ones_are_named_and_recorded(
     assert code == 1 and "course_100m-train was not submitted" in err and "Unknown queue" in err and "qdel 1.vm" in err
     (record,) = Path("runs/jobs").glob("*/submission.json")
     assert [job["id"] for job in json.loads(record.read_text())["jobs"]] == ["1.vm", None]
+
+
+def test_jobs_that_slurm_has_forgotten_are_asked_of_its_accounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = {
+        "squeue": "21|RUNNING|None\n21|PENDING|Resources\n22|PENDING|Dependency",
+        "sacct": "23|COMPLETED\n24_1|FAILED\n24_2|CANCELLED by 0",
+    }
+    for name, answer in answers.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\ncat <<'END'\n{answer}\nEND\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    found = states("slurm", ["21", "22", "23", "24", "25"])
+    assert found == {
+        "21": "1 pending, 1 running",
+        "22": "pending (Dependency)",
+        "23": "completed",
+        "24": "1 cancelled, 1 failed",
+        "25": "left the queue",
+    }
+    (tmp_path / "sacct").write_text("#!/bin/bash\necho 'sacct: error: no accounting' >&2\nexit 1\n")
+    assert states("slurm", ["21", "23"]) == {"21": "1 pending, 1 running", "23": "left the queue"}
+
+
+def test_an_image_is_named_by_its_whole_path(
+    fake_pbs: pbs.FakePbs, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del fake_pbs
+    Path("my image.sqsh").touch()
+    code, out, err = sibol(capsys, monkeypatch, "submit", "course_100m", "data.path=x", "--site=slurm-pyxis", *_prepared([]),
+                           "--image=my image.sqsh", "--dry-run")  # fmt: skip
+    assert code == 0 and f"export SIBOL_JOB_IMAGE='{Path.cwd()}/my image.sqsh'\n" in out, err
 
 
 def test_a_scheduler_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
