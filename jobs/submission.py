@@ -40,6 +40,7 @@ def check(jobs: Sequence[Job], destination: Destination) -> None:
     check_image(container)
     if container.secrets:
         check_secrets(Path(container.secrets))
+    scripts(jobs, destination, destination.jobs_dir.resolve())  # refuses what a directive cannot carry
 
 
 def check_image(container: Container) -> None:
@@ -79,13 +80,13 @@ def script_path(folder: Path, job: Job, site: Site) -> Path:
     return folder / f"{job.name}{SUFFIXES[site.scheduler]}"
 
 
-def commands(jobs: Sequence[Job], destination: Destination, folder: Path, ids: dict[str, str]) -> list[str]:
-    """The submitting commands as one would type them; `<NAME>` stands for ids that are not known yet."""
+def commands(jobs: Sequence[Job], destination: Destination, folder: Path) -> list[str]:
+    """The submitting commands as one would type them; `<NAME>` stands for the id that the scheduler will give to that job."""
     site = destination.site
     lines = []
     for job in jobs:
         script = script_path(folder, job, site)
-        after = [ids.get(name, f"<{name}>") for name in job.after]
+        after = [f"<{name}>" for name in job.after]
         argv = ["bash", str(script)]
         if site.scheduler != "none":
             argv = scheduler.submit_command(site.scheduler, job, script, destination.account, after)
@@ -93,16 +94,16 @@ def commands(jobs: Sequence[Job], destination: Destination, folder: Path, ids: d
     return lines
 
 
-def submit(jobs: Sequence[Job], destination: Destination, say: Callable[[str], None]) -> int:
-    """Submit jobs to the site, or run them here. Returns the exit code: of the last job where there is no scheduler, else 0.
+def submit(name: str, jobs: Sequence[Job], destination: Destination, say: Callable[[str], None]) -> int:
+    """Submit jobs to the site under one name, or run them here. Returns the exit code: of the last job that ran here, else 0.
 
     Raises ConfigError before anything is written, SchedulerError when the scheduler refuses one (the earlier ones stay).
     """
     check(jobs, destination)
     now = datetime.now().astimezone()
-    folder = new_folder(destination.jobs_dir.resolve(), jobs[0].name, now)
-    for name, text in scripts(jobs, destination, folder).items():
-        with atomic_file(folder / f"{name}{SUFFIXES[destination.site.scheduler]}") as handle:
+    folder = new_folder(destination.jobs_dir.resolve(), name, now)
+    for job_name, text in scripts(jobs, destination, folder).items():
+        with atomic_file(folder / f"{job_name}{SUFFIXES[destination.site.scheduler]}") as handle:
             handle.write(text)
     submission = _unsubmitted(jobs, destination, folder, now)
     submission.save()

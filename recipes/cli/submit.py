@@ -95,12 +95,12 @@ def submit(
     destination = _destination(facts, jobs_dir, account, runtime, image, mount or [], secrets)
     check_inputs(config, wishes)
     if not dry_run:
-        raise typer.Exit(submission.submit(jobs, destination, typer.echo))
+        raise typer.Exit(submission.submit(name or config.name, jobs, destination, typer.echo))
     submission.check(jobs, destination)
     folder = jobs_dir.resolve() / "SUBMISSION"
     for text in submission.scripts(jobs, destination, folder).values():
         typer.echo(text)
-    for line in submission.commands(jobs, destination, folder, {}):
+    for line in submission.commands(jobs, destination, folder):
         typer.echo(f"# {line}")
 
 

@@ -84,7 +84,8 @@ def test_a_failed_stage_ends_the_row_with_its_exit_code(tmp_path: Path) -> None:
 def test_pbs_runs_the_scripts_of_an_array_and_its_merge(tmp_path: Path) -> None:
     folder, fake = write_inputs(tmp_path / "it's my $HOME, there"), pbs.FakePbs(tmp_path / "pbs")
     jobs_dir = tmp_path / "jobs"  # PBS cannot take the folder's name in a directive
-    refused = sibol(folder, *STUDY, "--site=pbs-enroot", "--runtime=none", "--dry-run")
+    refused = sibol(folder, *STUDY, "--site=pbs-enroot", "--runtime=none")
+    assert not (folder / "runs").exists()
     assert refused.returncode == 2 and "holds characters that PBS cannot take there. Choose another --jobs-dir" in refused.stderr
     submitted = sibol(folder, *STUDY, "--site=pbs-enroot", "--runtime=none", f"--jobs-dir={jobs_dir}",
                       PATH=f"{fake.bin}:{PATH}", PBS_RECORD=str(fake.record))  # fmt: skip

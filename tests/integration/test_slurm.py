@@ -32,7 +32,7 @@ pytestmark = pytest.mark.skipif(os.environ.get(OPT_OUT) == "off", reason=f"{OPT_
 REPOSITORY = Path(__file__).resolve().parents[2]
 STEPS = 12
 SHARDS = 4
-WALLTIME_S = 600
+WALLTIME_S = 1800
 SECRET = "hf_not_a_token_but_treated_as_one"
 SETTINGS = [f"train.max_steps={STEPS}", "train.threads=1", "train.seq_length=32"]
 SITE = "based_on: slurm-pyxis\nruntime: none\nnode: {count: 4}\ncpu_jobs: {cores: 1, memory_gib: 1}\n"
@@ -107,7 +107,7 @@ def study(slurm: Slurm, tmp_path_factory: pytest.TempPathFactory) -> Study:
     (slurm.folder / "first_start.sh").write_text(FIRST_START)
     answer = sibol(slurm, folder, "submit", "my run.yaml", "--site=mine.yaml", "--stages=prepare,train,export,evaluate",
                    "--prepare='the documents.jsonl' --tokenizer tokenizer --split 80,10,10", f"--shards={SHARDS}", "--nodes=2",
-                   "--gpus-per-node=0", "--ranks-per-node=1", "--chain=3", "--time=0:10:00", "--evaluate=--split validation --resamples 50",
+                   "--gpus-per-node=0", "--ranks-per-node=1", "--chain=3", "--time=0:30:00", "--evaluate=--split validation --resamples 50",
                    "--account=def-mine", "--secrets=secrets.env")  # fmt: skip
     return Study(slurm, folder, answer)
 
