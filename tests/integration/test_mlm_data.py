@@ -152,3 +152,21 @@ def losses_of_epoch(family: str, dataset: Path, folder: Path) -> list[tuple[floa
             count += int(batch["loss_mask"].sum())
         results.append((total / count, count))
     return results
+
+
+def test_a_blend_counts_its_tokens_and_keeps_to_its_shares(masked_datasets: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "again").symlink_to(masked_datasets["modernbert"])
+    shares = f"{{{masked_datasets['modernbert']}: 0.75, {tmp_path / 'again'}: 0.25}}"
+    config = masked_run(tmp_path / "run", Path(), "data.path=", f"data.blend={shares}", "train.max_steps=25")
+    run_ranks(1, check_blend, config)
+
+
+def check_blend(config: RunConfig) -> None:
+    from nemo_ext.tasks.mlm import MaskedData
+
+    data = MaskedData(config, open_blend(config.data.blend), Path(config.output_dir) / "index_cache")
+    data.setup()
+    lengths = [len(data._train[number]["shown"]) for number in range(200)]
+    assert data.tokens_between(0, 200) == sum(lengths) and data.tokens_between(30, 90) == sum(lengths[30:90])
+    assert np.bincount(data._train.dataset_index[:200]).tolist() == [150, 50]
+    assert len(read_json(Path(config.output_dir) / "rows.json")["train"]) == 2
