@@ -32,7 +32,7 @@ class RunHistory:
 
     @property
     def tokens_per_step(self) -> float:
-        """Tokens that one optimizer step consumes; the same for all steps of a run."""
+        """Tokens that one optimizer step consumes, on average: masked rows differ in length."""
         return float(self.training["consumed_tokens"][-1] / self.training["step"][-1])
 
     def summary(self) -> dict[str, Any]:
