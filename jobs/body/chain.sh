@@ -50,7 +50,8 @@ continue_job() {
         # A requeued job keeps its id, so what depends on it goes on waiting.
         if scontrol requeue "$SLURM_JOB_ID"; then return; fi
         say "scontrol requeue was refused; submitting anew"
-        submitted=$(cd "$SIBOL_JOB_SUBMIT_DIR" && sbatch --parsable "--export=ALL,SIBOL_JOB_HOP=$hop" "${SIBOL_JOB_SCRIPT:-}") ||
+        submitted=$(cd "$SIBOL_JOB_SUBMIT_DIR" && sbatch --parsable ${SLURM_JOB_ACCOUNT:+"--account=$SLURM_JOB_ACCOUNT"} \
+            "--export=ALL,SIBOL_JOB_HOP=$hop" "${SIBOL_JOB_SCRIPT:-}") ||
             fail "could not be continued. Submit $(printf '%q' "${SIBOL_JOB_SCRIPT:-the script}") again by hand."
         ;;
     pbs)

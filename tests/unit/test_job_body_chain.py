@@ -59,12 +59,14 @@ def test_slurm_requeues_the_same_job(cluster: Cluster) -> None:
 
 
 def test_where_slurm_refuses_to_requeue_the_script_is_submitted_again_one_hop_on(cluster: Cluster) -> None:
-    environment = cluster.slurm(SIBOL_JOB_RUN_DIR=RUN, SIBOL_JOB_MAX_HOPS="3", SIBOL_JOB_HOP="1", SIBOL_JOB_SCRIPT="/x/a job.sbatch")
+    environment = cluster.slurm(
+        SIBOL_JOB_RUN_DIR=RUN, SIBOL_JOB_MAX_HOPS="3", SIBOL_JOB_HOP="1", SIBOL_JOB_SCRIPT="/x/a job.sbatch", SLURM_JOB_ACCOUNT="lab"
+    )
     cluster.add("scontrol", SCONTROL + "[[ $1 == show ]] || exit 1")
     cluster.add("sbatch", "echo 4712")
     result = cluster.run(environment, *train(100))
     assert result.returncode == 75
-    assert cluster.calls("sbatch") == [["--parsable", "--export=ALL,SIBOL_JOB_HOP=2", "/x/a job.sbatch"]]
+    assert cluster.calls("sbatch") == [["--parsable", "--account=lab", "--export=ALL,SIBOL_JOB_HOP=2", "/x/a job.sbatch"]]
     assert "continued by job 4712" in result.stderr
 
 
