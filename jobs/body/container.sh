@@ -109,7 +109,7 @@ allowed_names() {
 }
 
 # Whether this node has an NVIDIA GPU with its driver: `--nv` and its like are given then, and only then.
-has_gpu() { [[ -e /proc/driver/nvidia/version ]] || { command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1; }; }
+has_gpu() { command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1; }
 
 # in_container RUNTIME IMAGE SCRATCH ALLOW COMMAND...: sets `container_command` and exports what it needs.
 in_container() {

@@ -90,13 +90,9 @@ class Cluster:
         }
         return self.environment(SIBOL_JOB_SCHEDULER="pbs", **{**facts, **settings})
 
-    def run(
-        self, environment: Mapping[str, str], *command: str, script: Path = JOB, timeout_s: float = 120
-    ) -> subprocess.CompletedProcess[str]:
+    def run(self, environment: Mapping[str, str], *command: str, script: Path = JOB) -> subprocess.CompletedProcess[str]:
         """Run the body of jobs, or another script, to its end in the work folder."""
-        return subprocess.run(
-            ["bash", str(script), *command], env=dict(environment), cwd=self.work, capture_output=True, text=True, timeout=timeout_s
-        )
+        return subprocess.run(["bash", str(script), *command], env=dict(environment), cwd=self.work, capture_output=True, text=True)
 
     def start(self, environment: Mapping[str, str], *command: str) -> subprocess.Popen[str]:
         """Start the body of jobs; its messages and its output come through `stdout`."""
