@@ -8,8 +8,12 @@ this folder.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
+import os
+import shutil
+import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -18,6 +22,8 @@ from typing import Any
 import numba
 
 from nemo_ext.tokenizers.array_cache import cache_folder
+
+UNUSED_S = 30 * 24 * 3600
 
 logger = logging.getLogger(__name__)
 
@@ -62,8 +68,19 @@ def machine_code_folder() -> Path | None:
     try:
         folder.mkdir(parents=True)
     except FileExistsError:
+        with contextlib.suppress(OSError):
+            os.utime(folder)  # so that it counts as used
         return folder
     except OSError:
         return None
+    remove_unused(folder.parent)
     logger.warning("Compiling tokenizer plugins for this machine, once: up to half a minute. Kept in %s", folder)
     return folder
+
+
+def remove_unused(caches: Path) -> None:
+    """Remove machine code that no process has asked for in UNUSED_S: that of older versions of these sources."""
+    for folder in caches.glob("machine-code-*"):
+        with contextlib.suppress(FileNotFoundError):  # another process removes it
+            if time.time() - folder.stat().st_mtime > UNUSED_S:
+                shutil.rmtree(folder, ignore_errors=True)
