@@ -84,17 +84,22 @@ def atomic_folder(path: Path | str, overwrite: bool = False) -> Iterator[Path]:
         temporary.mkdir(parents=True)
         try:
             yield temporary
-            sync_tree(temporary)
-            if path.exists():
-                retired = path.with_name(f".{path.name}.{os.getpid()}.old{PARTIAL_SUFFIX}")
-                os.replace(path, retired)
-                os.replace(temporary, path)
-                shutil.rmtree(retired)
-            else:
-                os.replace(temporary, path)
-            sync_folder(path.parent)
+            publish_folder(temporary, path)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def publish_folder(temporary: Path, path: Path) -> None:
+    """Give a finished folder its name, in place of what may be there, with everything on disk before and after."""
+    sync_tree(temporary)
+    if path.exists():
+        retired = path.with_name(f".{path.name}.{os.getpid()}.old{PARTIAL_SUFFIX}")
+        os.replace(path, retired)
+        os.replace(temporary, path)
+        shutil.rmtree(retired)
+    else:
+        os.replace(temporary, path)
+    sync_folder(path.parent)
 
 
 def sync_tree(folder: Path) -> None:

@@ -28,7 +28,14 @@ class ModelConfig:
     family: str = setting("qwen2", "model family, see `sibol doctor --families`")
     preset: str = setting("tiny", "size within the family; ignored when init_from is set")
     overrides: Dict[str, Any] = setting({}, "fields of the Hugging Face config to change, e.g. model.overrides.num_hidden_layers=8")  # noqa: UP006
-    init_from: Optional[str] = setting(None, "Hugging Face folder to take config, weights and tokenizer from; null: random weights")  # noqa: UP045
+    init_from: str | None = setting(
+        None, "Hugging Face folder or `sibol import`ed checkpoint to take config, weights and tokenizer from; null: random weights"
+    )
+    compare_start: str = setting(
+        "auto",
+        "compare the loss before step 1 with Hugging Face's model of init_from: if it is small enough",
+        choices=("auto", "always", "never"),
+    )
     layer_spec: str = setting("auto", "Transformer Engine layers, our own, or TE where it is installed", choices=("auto", "te", "local"))
     attention_dropout: Optional[float] = setting(None, "dropout on attention weights; null: as the Hugging Face config says", minimum=0)  # noqa: UP045
     hidden_dropout: Optional[float] = setting(None, "dropout on the residual branches; null: as the Hugging Face config says", minimum=0)  # noqa: UP045

@@ -1,22 +1,22 @@
-"""Read pieces of a Megatron `torch_dist` checkpoint without building the model, by torch's public checkpoint API.
+"""Read pieces of a Megatron `torch_dist` checkpoint without building the model, and without reading more than is asked for.
 
-It takes the folder that holds `.metadata` and `*.distcp`, as NeMo and Megatron write it under any tp, pp and dp. Layers may be
-stacked in one tensor `[layers, rows, ...]` or stored by number. Optimizer state is never read. The metadata is a pickle: open
-checkpoints only from people you trust with your account.
+It takes the folder that holds `.metadata` and `*.distcp`, as NeMo, Megatron and `sibol import` write it under any tp, pp and dp. Layers
+may be stacked in one tensor `[layers, rows, ...]` or stored by number. Optimizer state is never read.
 """
 
 from __future__ import annotations
 
-import pickle
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nemo_ext.common.errors import CheckpointError, ConversionError
-from nemo_ext.common.quiet import quiet_libraries
+from nemo_ext.common.files import sha256_of_file
+from nemo_ext.convert.distributed_files import DAMAGED, METADATA_FILE, Record, locate, read_metadata
+from nemo_ext.convert.rectangles import Files, StoredMatrix
 from nemo_ext.convert.rules import LAYER, LAYER_IN_KEY, Entry, Rule, Table
 
 if TYPE_CHECKING:
@@ -24,7 +24,19 @@ if TYPE_CHECKING:
 
 MODEL_PREFIX = "module."  # NeMo's and Megatron's name for the model; all other tensors are optimizer or random state
 EXTRA_STATE = "_extra_state"  # Transformer Engine's fp8 scales: no weights, and empty without fp8
-_DAMAGED = (OSError, RuntimeError, EOFError, pickle.UnpicklingError, AssertionError)
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """A stored box of one layer of a tensor: its place in the layer `[rows, columns]`, and where it lies on disk."""
+
+    record: Record
+    index: int  # of the layer, in a chunk of several
+    row: int
+    column: int
+    rows: int
+    columns: int
+    inner: int  # elements behind each column: 1, but for tensors of more than two dimensions
 
 
 class CheckpointWeights:
@@ -40,14 +52,24 @@ class CheckpointWeights:
         self.weights_dir = Path(weights_dir)
         self.name = str(self.weights_dir)
         self.table = Table(rules, num_layers)
-        self._reader, metadata = _open(self.weights_dir)
+        entries, self._places = read_metadata(self.weights_dir)
+        self._files = Files()
+        self._matrices: dict[Record, StoredMatrix] = {}
         self._stored: dict[str, Any] = {}
         self.excluded: Counter[str] = Counter()
-        self._sort(metadata.state_dict_metadata)
+        self._sort(entries)
         # Megatron's default is one tensor per kind with the layers as first axis; heterogeneous models store each layer apart.
         self.stacked = not any(LAYER_IN_KEY.search(key) for key in self._stored)
         self.dtypes = Counter(stored.properties.dtype for stored in self._stored.values())
         self._check()
+        self._chunks = self._index_chunks()
+
+    def identity(self) -> dict[str, Any]:
+        files = sorted(self.weights_dir.glob("*.distcp"))
+        return {
+            "metadata_sha256": sha256_of_file(self.weights_dir / METADATA_FILE),
+            "files": [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files],
+        }
 
     def _sort(self, entries: dict[str, Any]) -> None:
         """Part the weights from everything else; what is left out is counted by the first part of its key."""
@@ -92,54 +114,52 @@ class CheckpointWeights:
             return rule.key.replace(f"{LAYER}.", "", 1), True
         return Entry(rule, layer).name, False
 
+    def _index_chunks(self) -> dict[tuple[str, int | None], list[_Chunk]]:
+        """The chunks of each tensor, by its stored key and, where layers are stacked, by layer."""
+        index = defaultdict(list)
+        stacked = {key for key, is_stacked in (self._locate(*entry) for entry in self.table.entries()) if is_stacked}
+        for key, stored in self._stored.items():
+            for chunk in stored.chunks:
+                record = self._places.get((MODEL_PREFIX + key, tuple(chunk.offsets)))
+                if record is None:
+                    continue  # what then lacks is noticed when it is read
+                axes = 1 if key in stacked else 0
+                place, sizes = tuple(chunk.offsets[axes:]), tuple(chunk.sizes[axes:])
+                layers = range(chunk.offsets[0], chunk.offsets[0] + chunk.sizes[0]) if axes else [None]
+                for position, layer in enumerate(layers):
+                    column, columns = (place[1], sizes[1]) if len(sizes) > 1 else (0, 1)
+                    index[key, layer].append(_Chunk(record, position, place[0], column, sizes[0], columns, prod(sizes[2:])))
+        return index
+
     def fill(self, destination: torch.Tensor, rule: Rule, layer: int | None, row: int, column: int = 0) -> None:
-        import torch
-
         key, stacked = self._locate(rule, layer)
-        offsets = [row] if destination.dim() == 1 else [row, column]
-        stored = self._stored[key].properties.dtype
-        values = destination if destination.dtype == stored else torch.empty(destination.shape, dtype=stored)
-        if stacked:
-            assert layer is not None
-            self._read(key, [layer, *offsets], values.unsqueeze(0))
-        else:
-            self._read(key, offsets, values)
-        if values is not destination:
-            destination.copy_(values)
-
-    def _read(self, key: str, offsets: Sequence[int], values: torch.Tensor) -> None:
-        """Fill `values` from the stored chunks that overlap the box at `offsets`. Raises CheckpointError if they do not cover it."""
-        import torch
-        from torch.distributed.checkpoint.metadata import ChunkStorageMetadata
-        from torch.distributed.checkpoint.planner import LoadPlan
-        from torch.distributed.checkpoint.planner_helpers import create_read_items_for_chunk_list
-
-        box = ChunkStorageMetadata(torch.Size(offsets), values.size())
-        items = create_read_items_for_chunk_list(MODEL_PREFIX + key, self._stored[key], [box])
-        covered = sum(prod(item.lengths) for item in items)
-        if covered != values.numel():
+        rows, columns = destination.shape[0], destination.shape[1] if destination.dim() > 1 else 1
+        covered = 0
+        for chunk in self._chunks.get((key, layer if stacked else None), ()):
+            top, bottom = max(row, chunk.row), min(row + rows, chunk.row + chunk.rows)
+            left, right = max(column, chunk.column), min(column + columns, chunk.column + chunk.columns)
+            if top < bottom and left < right:
+                part = destination[top - row : bottom - row]
+                part = part[:, left - column : right - column] if destination.dim() > 1 else part
+                self._read(key, chunk, part, top - chunk.row, left - chunk.column)
+                covered += part.numel()
+        if covered != destination.numel():
             raise CheckpointError(
-                f"{self.weights_dir} stores {covered} of {values.numel()} elements of {key!r} {list(values.shape)} at {list(offsets)}. "
-                "The checkpoint is incomplete; use an earlier one."
+                f"{self.weights_dir} stores {covered} of {destination.numel()} elements of {key!r} {list(destination.shape)} "
+                f"at {[row, column]}. The checkpoint is incomplete; use an earlier one."
             )
+
+    def _read(self, key: str, chunk: _Chunk, part: torch.Tensor, row: int, column: int) -> None:
+        """Fill `part` with the rectangle at [row, column] of a chunk. Raises CheckpointError when that cannot be read."""
         try:
-            self._reader.read_data(LoadPlan(items), _planner_into(values)).wait()
-        except _DAMAGED as error:
+            if chunk.record not in self._matrices:
+                self._matrices[chunk.record] = locate(self.weights_dir, chunk.record)
+            matrix = replace(self._matrices[chunk.record], row_elements=chunk.columns * chunk.inner)
+            self._files.read_into(matrix, part, chunk.index * chunk.rows + row, column * chunk.inner)
+        except DAMAGED as error:
             raise CheckpointError(
                 f"{self.weights_dir}: {key!r} cannot be read ({error}). A file is missing or damaged; use an earlier checkpoint."
             ) from None
-
-    def pieces(self, rule: Rule, layer: int | None) -> Iterator[tuple[int, int]]:
-        """Row ranges along the borders of the stored chunks, because torch always loads a chunk whole: each is then read once."""
-        key, stacked = self._locate(rule, layer)
-        chunks = [
-            chunk
-            for chunk in self._stored[key].chunks
-            if not stacked or chunk.offsets[0] <= (layer or 0) < chunk.offsets[0] + chunk.sizes[0]
-        ]
-        axis = 1 if stacked else 0
-        borders = sorted({edge for chunk in chunks for edge in (chunk.offsets[axis], chunk.offsets[axis] + chunk.sizes[axis])})
-        yield from pairwise(borders)
 
     def stored_dtype(self) -> torch.dtype:
         """The one dtype that the checkpoint's weights have. Raises ConversionError when there are several."""
@@ -147,36 +167,3 @@ class CheckpointWeights:
             found = ", ".join(f"{dtype} ({count} tensors)" for dtype, count in self.dtypes.items())
             raise ConversionError(f"{self.name} holds weights of several dtypes: {found}. Say which one to export: --dtype fp32 or bf16.")
         return next(iter(self.dtypes))
-
-
-def _open(weights_dir: Path) -> tuple[Any, Any]:
-    """Torch's reader of the folder, set up, and the checkpoint's metadata."""
-    from torch.distributed.checkpoint import FileSystemReader
-
-    if not (weights_dir / ".metadata").is_file():
-        raise CheckpointError(f"{weights_dir} has no .metadata, so it is no complete Megatron checkpoint. Give a step's weights/ folder.")
-    try:
-        reader = FileSystemReader(weights_dir)
-        with quiet_libraries():  # Megatron keeps classes of its own in .metadata, so reading it imports Megatron
-            metadata = reader.read_metadata()
-        reader.set_up_storage_reader(metadata, is_coordinator=True)
-    except (*_DAMAGED, AttributeError, ImportError) as error:
-        raise CheckpointError(f"{weights_dir / '.metadata'} cannot be read ({error}). Use an earlier checkpoint.") from None
-    return reader, metadata
-
-
-def _planner_into(values: torch.Tensor) -> Any:
-    """A torch load planner that puts what is read into `values`, and nothing else."""
-    from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
-
-    class IntoTensor(DefaultLoadPlanner):
-        def resolve_tensor(self, read_item: Any) -> torch.Tensor:
-            target = values
-            for axis, (offset, length) in enumerate(zip(read_item.dest_offsets, read_item.lengths, strict=True)):
-                target = target.narrow(axis, offset, length)
-            return target
-
-        def commit_tensor(self, read_item: Any, tensor: torch.Tensor) -> None:
-            """Nothing to do: `resolve_tensor` gave a view of `values`."""
-
-    return IntoTensor()

@@ -11,16 +11,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nemo_ext.common.errors import CheckpointError
-from nemo_ext.common.files import atomic_folder, read_json, refuse_existing, sha256_of_file, write_json
-from nemo_ext.convert.hf_folder import model_card, write_model_files
+from nemo_ext.common.errors import CheckpointError, ConfigError
+from nemo_ext.common.files import read_json, refuse_existing, sha256_of_file, sha256_of_json, write_json
+from nemo_ext.convert.hf_folder import is_checkpoint, model_card, write_model_files
 from nemo_ext.convert.provenance import provenance_record
 from nemo_ext.convert.rules import Table, layer_count
+from nemo_ext.convert.staging import Progress, staged_folder
 from nemo_ext.convert.writer import GIBIBYTE
 
 if TYPE_CHECKING:
     from nemo_ext.convert.checkpoint import CheckpointWeights
-    from nemo_ext.convert.stream import Progress, StreamReport
+    from nemo_ext.convert.stream import StreamReport
 
 
 @dataclass(frozen=True)
@@ -45,32 +46,42 @@ def export_checkpoint(
     dtype: str | None = None,
     max_shard_bytes: int = 5 * GIBIBYTE,
     overwrite: bool = False,
-    verify: bool = True,
+    verify: bool | None = None,
     provenance: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
+    workers: int = 1,
 ) -> ExportReport:
     """Write the Hugging Face folder `out_dir` from a checkpoint's `weights` folder.
 
     hf_config: config.json of the trained model, with the true vocab_size. model_files_dir: folder with the tokenizer's files.
     dtype: "fp32", "bf16" or "fp16"; None keeps the checkpoint's.
     provenance: what is known of the run, recorded as it is under "run", "dataset" and "source".
-    progress: called with (elements done, elements in all).
+    verify: compare the logits before publishing; None does so if the model fits into memory.
+    progress: called with (bytes done, bytes in all). workers: how many files are written at a time.
+    Started again after a kill, it keeps the files that are complete.
     Raises CheckpointError (incomplete checkpoint), OutputExistsError, and ConversionError (anything that does not fit, or
     logits other than Megatron's). Nothing is published unless all is well.
     """
     from nemo_ext.convert.checkpoint import CheckpointWeights
     from nemo_ext.convert.stream import stream_weights, torch_dtype
+    from nemo_ext.convert.verify import verify_unless_too_large
     from nemo_ext.models.family import family_of
 
     refuse_existing(out_dir, overwrite)
     rules, num_layers = family_of(hf_config).build_mapping(hf_config), layer_count(hf_config)
     source = CheckpointWeights(weights_dir, rules, num_layers)
     target = torch_dtype(dtype) if dtype else source.stored_dtype()
-    with atomic_folder(out_dir, overwrite) as folder:
-        written = stream_weights(Table(rules, num_layers), source, folder, target, max_shard_bytes, progress)
-        record = _provenance(source, written, str(target).removeprefix("torch."), provenance or {})
+    target_name = str(target).removeprefix("torch.")
+    plan = {"kind": "export", "source": source.identity(), "config": sha256_of_json(dict(hf_config)), "dtype": target_name}
+    with staged_folder(out_dir, {**plan, "max_shard_bytes": max_shard_bytes}, overwrite) as staged:
+        folder = staged.content
+        written = stream_weights(Table(rules, num_layers), source, staged, target, max_shard_bytes, workers, progress)
+        record = _provenance(source, written, target_name, provenance or {})
         _write_documents(folder, hf_config, model_files_dir, record)
-        verification = _verified(weights_dir, folder) if verify else None
+        verification = None
+        if verify is not False:
+            hf_config = read_json(folder / "config.json")
+            verification = verify_unless_too_large(weights_dir, folder, hf_config, target_name, folder / "verify.json", bool(verify))
     return ExportReport(Path(out_dir), record["source"].get("step"), **record["weights"], verification=verification)
 
 
@@ -80,10 +91,17 @@ def _write_documents(folder: Path, hf_config: Mapping[str, Any], model_files_dir
     (folder / "README.md").write_text(model_card(hf_config, record), encoding="utf-8")
 
 
-def _verified(weights_dir: Path | str, folder: Path) -> dict[str, Any]:
-    from nemo_ext.convert.verify import verify_export
-
-    return verify_export(weights_dir, folder)
+def export_folder(start: Path | str, out_dir: Path | str, step: int | None = None, **options: Any) -> ExportReport:
+    """Export an imported checkpoint, or a checkpoint of a run folder as `export_run` does."""
+    start = Path(start)
+    if not is_checkpoint(start):
+        return export_run(start, out_dir, step, **options)
+    if step is not None:
+        raise ConfigError(f"--step {step}: {start} is an imported checkpoint, which has no steps. Leave --step out.")
+    hf_config = read_json(start / "model" / "config.json", "config of the imported model")
+    earlier = read_json(start / "provenance.json", "provenance of the imported checkpoint")
+    known = {"source": {"checkpoint": str(start), "imported": earlier}}
+    return export_checkpoint(start / "weights", hf_config, start / "model", out_dir, provenance=known, **options)
 
 
 def export_run(run_dir: Path | str, out_dir: Path | str, step: int | None = None, **options: Any) -> ExportReport:

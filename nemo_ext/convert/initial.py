@@ -8,6 +8,8 @@ from typing import Any
 
 from nemo_ext.common.files import read_json
 from nemo_ext.config import RunConfig, from_yaml
+from nemo_ext.convert.checkpoint import CheckpointWeights
+from nemo_ext.convert.hf_folder import is_checkpoint
 from nemo_ext.convert.rules import Rule, layer_count
 from nemo_ext.convert.seeded import SeededWeights
 from nemo_ext.convert.sources import HuggingFaceWeights, WeightSource
@@ -16,9 +18,12 @@ from nemo_ext.models.family import family_of
 
 
 def initial_weights(config: RunConfig, hf_config: Mapping[str, Any], rules: Sequence[Rule]) -> WeightSource:
-    """The Hugging Face folder in `model.init_from`, or random weights from the run's seed."""
+    """The Hugging Face folder or imported checkpoint in `model.init_from`, or random weights from the run's seed."""
     if config.model.init_from:
-        return HuggingFaceWeights(config.model.init_from, rules)
+        start = Path(config.model.init_from)
+        if is_checkpoint(start):
+            return CheckpointWeights(start / "weights", rules, layer_count(hf_config))
+        return HuggingFaceWeights(start, rules)
     return SeededWeights(config.train.seed, hf_config["initializer_range"], rules, layer_count(hf_config))
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from nemo_ext.common.errors import ConversionError
 from nemo_ext.convert.fingerprint import as_text, fingerprint_of
 from nemo_ext.convert.rules import Entry, Rule, Table
-from nemo_ext.convert.sources import PIECE_BYTES, WeightSource
+from nemo_ext.convert.sources import PIECE_BYTES, WeightSource, row_steps
 
 if TYPE_CHECKING:
     import torch
@@ -42,13 +42,17 @@ class Shard:
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What was loaded: on this rank `tensors`, `bytes` and `seconds`; of the whole model the `fingerprint`."""
+    """What was loaded: on this rank `tensors`, `bytes`, `seconds` and `conversions`; of the whole model the `fingerprint`.
+
+    conversions: stored dtype and the model's -> elements, for sources that have a dtype.
+    """
 
     source: str
     tensors: int
     bytes: int
     seconds: float
     fingerprint: str
+    conversions: dict[str, int]
 
 
 def load_weights(model: Any, rules: Sequence[Rule], source: WeightSource) -> LoadReport:
@@ -63,7 +67,12 @@ def load_weights(model: Any, rules: Sequence[Rule], source: WeightSource) -> Loa
         source.fill(shard.data, shard.rule, shard.layer, shard.row, shard.column)
     fingerprint = _fingerprint_of_all_ranks(shards, Table(rules, model.config.num_layers))
     size_bytes = sum(shard.data.numel() * shard.data.element_size() for shard in shards)
-    return LoadReport(source.name, len(shards), size_bytes, time.monotonic() - began, fingerprint)
+    return LoadReport(source.name, len(shards), size_bytes, time.monotonic() - began, fingerprint, _conversions(source))
+
+
+def _conversions(source: WeightSource) -> dict[str, int]:
+    counts = getattr(source, "conversions", {})
+    return {f"{stored} as {wanted}": elements for (stored, wanted), elements in sorted(counts.items())}
 
 
 def weights_fingerprint(model: Any, rules: Sequence[Rule]) -> str:
@@ -81,7 +90,7 @@ def source_fingerprint(rules: Sequence[Rule], num_layers: int, source: WeightSou
 
     total = 0
     for rule, layer in Table(rules, num_layers).entries():
-        for start, stop in source.pieces(rule, layer):
+        for start, stop in row_steps(rule.shape):
             values = torch.empty((stop - start, *rule.tail))
             source.fill(values, rule, layer, start)
             total += fingerprint_of(values, Entry(rule, layer), start)
@@ -90,6 +99,16 @@ def source_fingerprint(rules: Sequence[Rule], num_layers: int, source: WeightSou
 
 def check_weights(model: Any, rules: Sequence[Rule], source: WeightSource) -> None:
     """Compare this rank's weights with the source, bit by bit. Raises ConversionError naming the tensors that differ."""
+    different = different_tensors(model, rules, source)
+    if different:
+        raise ConversionError(
+            f"{len(different)} tensor(s) of the model are not those of {source.name}: {', '.join(different[:8])}. "
+            "Something overwrote them after loading, or they were never loaded."
+        )
+
+
+def different_tensors(model: Any, rules: Sequence[Rule], source: WeightSource) -> list[str]:
+    """Names of this rank's tensors that are not the source's, compared bit by bit in the model's dtype."""
     import torch
 
     different = []
@@ -102,11 +121,7 @@ def check_weights(model: Any, rules: Sequence[Rule], source: WeightSource) -> No
             if not torch.equal(found, expected):
                 different.append(shard.name)
                 break
-    if different:
-        raise ConversionError(
-            f"{len(different)} tensor(s) of the model are not those of {source.name}: {', '.join(different[:8])}. "
-            "Something overwrote them after loading, or they were never loaded."
-        )
+    return different
 
 
 def local_shards(model: Any, rules: Sequence[Rule]) -> list[Shard]:

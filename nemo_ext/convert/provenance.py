@@ -18,11 +18,12 @@ def provenance_record(known: Mapping[str, Any]) -> dict[str, Any]:
         **known,
         "schema": PROVENANCE_SCHEMA,
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
+        "versions": {"python": platform.python_version(), **{name: package_version(name) for name in _PACKAGES}},
     }
 
 
-def _version(package: str) -> str | None:
+def package_version(package: str) -> str | None:
+    """Version of an installed package, None in a checkout that is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:

@@ -1,7 +1,7 @@
 """Read slices of Hugging Face tensors from one safetensors file or from a folder of shards, without holding a model.
 
 Headers are parsed and checked when the reader is made, so that a missing, damaged or misshapen file is named before any
-weight is used. Of the data, only the pages that a slice touches are read (the files are mapped into memory).
+weight is used. Of the data, only what a slice holds is read.
 """
 
 from __future__ import annotations
@@ -17,14 +17,33 @@ from typing import TYPE_CHECKING, Any
 
 from nemo_ext.common.errors import ConversionError, DataError, nearest
 from nemo_ext.common.files import read_json
+from nemo_ext.convert.rectangles import Files, StoredMatrix
 
 if TYPE_CHECKING:
     import torch
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
-ELEMENT_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
-FLOATS = ("F64", "F32", "F16", "BF16")
+# The dtypes of the safetensors format and their sizes; one that is not here is refused by name wherever its tensor is needed.
+ELEMENT_BYTES = {
+    "F64": 8,
+    "F32": 4,
+    "F16": 2,
+    "BF16": 2,
+    "F8_E4M3": 1,
+    "F8_E5M2": 1,
+    "F8_E8M0": 1,
+    "BOOL": 1,
+    "I64": 8,
+    "I32": 4,
+    "I16": 2,
+    "I8": 1,
+    "U64": 8,
+    "U32": 4,
+    "U16": 2,
+    "U8": 1,
+}
+FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}  # those that hold weights as they are -> torch's name
 # What multimodal checkpoints put before the language model's names, as transformers 4 and 5 write them -> what belongs there.
 LANGUAGE_MODEL = {"language_model.": "", "model.language_model.": "model."}
 OTHER_PARTS = ("vision_tower", "multi_modal_projector")
@@ -39,6 +58,7 @@ class StoredTensor:
     name: str
     shape: tuple[int, ...]
     dtype: str
+    begin_byte: int
 
 
 def read_header(path: Path) -> dict[str, StoredTensor]:
@@ -61,10 +81,13 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
         raise _damaged(path, "a header that is not JSON") from None
     header.pop("__metadata__", None)
     try:
-        tensors = {name: StoredTensor(path, name, tuple(item["shape"]), item["dtype"]) for name, item in header.items()}
+        tensors = {
+            name: StoredTensor(path, name, tuple(item["shape"]), item["dtype"], 8 + length + item["data_offsets"][0])
+            for name, item in header.items()
+        }
         expected = 8 + length + max((item["data_offsets"][1] for item in header.values()), default=0)
-        spans_match = all(_bytes(item) == item["data_offsets"][1] - item["data_offsets"][0] for item in header.values())
-    except (KeyError, TypeError, IndexError):
+        spans_match = all(_fits(item) for item in header.values())
+    except (KeyError, TypeError, IndexError, ValueError):
         raise _damaged(path, "a header without dtype, shape or data_offsets") from None
     if not spans_match:
         raise _damaged(path, "a header whose shapes do not fit its offsets")
@@ -73,8 +96,10 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
     return tensors
 
 
-def _bytes(item: Mapping[str, Any]) -> int:
-    return prod(item["shape"]) * ELEMENT_BYTES[item["dtype"]]
+def _fits(item: Mapping[str, Any]) -> bool:
+    """Whether a tensor's data are as long as shape and dtype say, where the size of the dtype is known."""
+    begin, end = item["data_offsets"]
+    return item["dtype"] not in ELEMENT_BYTES or prod(item["shape"]) * ELEMENT_BYTES[item["dtype"]] == end - begin
 
 
 def _damaged(path: Path, found: str) -> ConversionError:
@@ -91,8 +116,7 @@ class SafetensorsReader:
     def __init__(self, source: Path | str) -> None:
         self.source = Path(source)
         self.tensors = self._locate()
-        self._handle: Any = None
-        self._handle_file: Path | None = None
+        self._files = Files()
 
     def _locate(self) -> dict[str, StoredTensor]:
         if self.source.is_file():
@@ -151,22 +175,33 @@ class SafetensorsReader:
         return self.tensors[name]
 
     def read(self, name: str, *ranges: tuple[int, int]) -> torch.Tensor:
-        """A slice of a tensor in its stored dtype; `ranges` are (start, stop) of its first dimensions, the rest is whole."""
-        from safetensors import SafetensorError, safe_open
+        """A slice of a tensor in its stored dtype; `ranges` are (start, stop) of its first one or two dimensions, the rest is whole."""
+        import torch
 
         stored = self.stored(name)
+        spans = [*ranges, *((0, size) for size in stored.shape[len(ranges) :])]
+        values = torch.empty([stop - start for start, stop in spans], dtype=getattr(torch, FLOATS[stored.dtype]))
+        self.read_into(name, values, *(start for start, _ in spans[:2]))
+        return values
+
+    def read_into(self, name: str, destination: torch.Tensor, row: int = 0, column: int = 0) -> None:
+        """Overwrite `destination` with the piece of a tensor whose first element is [row, column], converted to its dtype.
+
+        Any number of threads may call it. Raises ConversionError when the file cannot be read.
+        """
+        import torch
+
+        stored = self.stored(name)
+        inner = prod(stored.shape[2:])
+        matrix = StoredMatrix(stored.file, stored.begin_byte, prod(stored.shape[1:]), getattr(torch, FLOATS[stored.dtype]))
         try:
-            if self._handle_file != stored.file:  # one file mapped at a time: address space and page tables stay small
-                self._handle, self._handle_file = safe_open(stored.file, framework="pt"), stored.file
-            slices = tuple(slice(start, stop) for start, stop in ranges)
-            whole = self._handle.get_slice(stored.name)
-            return whole[slices] if slices else self._handle.get_tensor(stored.name)
-        except (SafetensorError, OSError) as error:
+            self._files.read_into(matrix, destination, row, column * inner)
+        except (OSError, EOFError) as error:
             raise _damaged(stored.file, f"tensor {name!r} unreadable ({error})") from None
 
     def close(self) -> None:
-        """Unmap the file in use. The reader can be used again."""
-        self._handle = self._handle_file = None
+        """Close the files. The reader can be used again."""
+        self._files.close()
 
 
 def check_tensors(
@@ -188,6 +223,12 @@ def check_tensors(
             problems.append(f"{name!r} {where} has shape {list(stored.shape)}, expected {list(expected[name])}")
         elif stored.dtype not in FLOATS:
             problems.append(f"{name!r} {where} is {stored.dtype}, expected one of {', '.join(FLOATS)}")
+    quantised = sorted({stored.dtype for name, stored in found.items() if name in expected and stored.dtype not in FLOATS})
+    if quantised:
+        remedy = (
+            f"Weights as {', '.join(quantised)} are quantised: their scales are not applied here. Use the model's bf16 version, or "
+            "dequantise it first (transformers' from_pretrained with dequantize=True in its quantization_config, then save_pretrained)."
+        )
     if problems:
         listed = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
         raise ConversionError(

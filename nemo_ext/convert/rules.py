@@ -167,6 +167,11 @@ class Table:
             raise ConversionError("The mapping table has two rules for one Megatron key. Keep one of them.")
         self.hf_shapes = self._hf_shapes()
 
+    @property
+    def rules(self) -> list[Rule]:
+        """The rules, in the order of the table."""
+        return list(self._rules.values())
+
     def entries(self) -> Iterator[Entry]:
         """Every tensor of the model, in the order of the table."""
         for rule in self._rules.values():

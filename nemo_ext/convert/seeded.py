@@ -8,12 +8,11 @@ no difference. Values are drawn in fp32 and rounded once to the model's dtype.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from math import prod, sqrt
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nemo_ext.convert.rules import NORMAL, ONES, OUTPUT, ZEROS, Entry, Rule
-from nemo_ext.convert.sources import even_pieces
 
 if TYPE_CHECKING:
     import numpy
@@ -70,5 +69,5 @@ class SeededWeights:
         rows = min(step, rule.rows - number * step)
         return stream.standard_normal((rows, *rule.tail), dtype=numpy.float32) * numpy.float32(self._std[rule.initial])
 
-    def pieces(self, rule: Rule, layer: int | None) -> Iterator[tuple[int, int]]:
-        return even_pieces(rule)
+    def identity(self) -> dict[str, Any]:
+        return {"seed": self.seed, "std": self._std[NORMAL]}

@@ -6,23 +6,24 @@ local and which global goes with the layer. Nothing is trained or healed here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nemo_ext.common.errors import ConfigError, ConversionError
-from nemo_ext.common.files import atomic_folder, read_json, refuse_existing, sha256_of_file, write_json
+from nemo_ext.common.files import read_json, refuse_existing, sha256_of_file, sha256_of_json, write_json
 from nemo_ext.common.hf_config import own_name
 from nemo_ext.convert.hf_folder import write_model_files
 from nemo_ext.convert.provenance import provenance_record
 from nemo_ext.convert.rules import Rule, Table
 from nemo_ext.convert.sources import HuggingFaceWeights
+from nemo_ext.convert.staging import Progress, staged_folder
 
 if TYPE_CHECKING:
     import torch
 
-    from nemo_ext.convert.stream import Progress, StreamReport
+    from nemo_ext.convert.stream import StreamReport
 
 PATTERN_FIELDS = ("sliding_window_pattern", "_sliding_window_pattern")  # Gemma 3's rule for layer_types; a list replaces it
 
@@ -36,8 +37,8 @@ class SlicedWeights:
     def fill(self, destination: torch.Tensor, rule: Rule, layer: int | None, row: int, column: int = 0) -> None:
         self.source.fill(destination, rule, None if layer is None else self.layers[layer], row, column)
 
-    def pieces(self, rule: Rule, layer: int | None) -> Iterator[tuple[int, int]]:
-        return self.source.pieces(rule, None if layer is None else self.layers[layer])
+    def identity(self) -> dict[str, Any]:
+        return {**self.source.identity(), "layers": list(self.layers)}
 
 
 def choose_layers(count: int, layers: Sequence[int] | None = None, first: int | None = None, every: int | None = None) -> list[int]:
@@ -114,11 +115,12 @@ def slice_layers(
     source = HuggingFaceWeights(hf_dir, family.build_mapping(hf_config))
     _check_places(source.table, Table(rules, len(layers)), layers)
     target = torch_dtype(dtype) if dtype else source.stored_dtype()
-    with atomic_folder(out_dir, overwrite) as folder:
-        written = stream_weights(Table(rules, len(layers)), SlicedWeights(source, layers), folder, target, progress=progress)
-        name = str(target).removeprefix("torch.")
-        write_model_files(folder, config, name, hf_dir)
-        write_json(folder / "provenance.json", _record(source, layers, {"dtype": name, **asdict(written)}))
+    name, kept = str(target).removeprefix("torch."), SlicedWeights(source, layers)
+    plan = {"kind": "slice", "source": kept.identity(), "config": sha256_of_json(config), "dtype": name}
+    with staged_folder(out_dir, plan, overwrite) as staged:
+        written = stream_weights(Table(rules, len(layers)), kept, staged, target, progress=progress)
+        write_model_files(staged.content, config, name, hf_dir)
+        write_json(staged.content / "provenance.json", _record(source, layers, {"dtype": name, **asdict(written)}))
     return written
 
 

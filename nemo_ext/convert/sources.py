@@ -10,10 +10,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Protocol
 
 from nemo_ext.common.errors import ConversionError
-from nemo_ext.convert.reader import SafetensorsReader, check_tensors
+from nemo_ext.convert.reader import FLOATS, SafetensorsReader, check_tensors
+from nemo_ext.convert.rectangles import BUFFER_BYTES
 from nemo_ext.convert.rules import Block, Rule, Table, layer_count
 from nemo_ext.convert.surplus import allowed_surplus, leave_out_untrained, rename_old_norms
 from nemo_ext.models.family import read_model_config
@@ -21,7 +23,7 @@ from nemo_ext.models.family import read_model_config
 if TYPE_CHECKING:
     import torch
 
-TORCH_DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}  # safetensors' name -> torch's
+WRITTEN_DTYPES = ("F32", "BF16", "F16")
 PIECE_BYTES = 32 * 2**20
 
 
@@ -33,15 +35,15 @@ class WeightSource(Protocol):
     def fill(self, destination: torch.Tensor, rule: Rule, layer: int | None, row: int, column: int = 0) -> None:
         """Overwrite `destination` `[rows]` or `[rows, columns]` with the piece whose first element is [row, column]."""
 
-    def pieces(self, rule: Rule, layer: int | None) -> Iterator[tuple[int, int]]:
-        """Row ranges that cover the tensor and are good to read one at a time."""
+    def identity(self) -> dict[str, Any]:
+        """What tells these weights from others, as JSON, without reading them all."""
 
 
-def even_pieces(rule: Rule, piece_bytes: int = PIECE_BYTES) -> Iterator[tuple[int, int]]:
+def row_steps(shape: Sequence[int], piece_bytes: int = PIECE_BYTES) -> Iterator[tuple[int, int]]:
     """Row ranges of about `piece_bytes` in fp32, at least one row each."""
-    step = max(1, piece_bytes // max(1, 4 * prod(rule.tail)))
-    for start in range(0, rule.rows, step):
-        yield start, min(start + step, rule.rows)
+    step = max(1, piece_bytes // max(1, 4 * prod(shape[1:])))
+    for start in range(0, shape[0], step):
+        yield start, min(start + step, shape[0])
 
 
 class HuggingFaceWeights:
@@ -49,7 +51,7 @@ class HuggingFaceWeights:
 
     rules: the family's table for the folder's config.json, from which the number of layers is taken unless given.
     name: says what was left out: the other parts of a multimodal model, heads that the architecture does not have.
-    conversions: (stored dtype, wanted dtype) -> pieces filled so far. Raises ConversionError when names or shapes do not fit.
+    conversions: (stored dtype, wanted dtype) -> elements filled so far. Raises ConversionError when names or shapes do not fit.
     """
 
     def __init__(self, directory: Path | str, rules: Sequence[Rule], num_layers: int | None = None) -> None:
@@ -62,6 +64,7 @@ class HuggingFaceWeights:
         self.table = Table(rules, num_layers)
         self.conversions: Counter[tuple[str, str]] = Counter()
         rename_old_norms(self.reader)
+        self._counting = Lock()
         self._add_base_prefix()
         left_out |= leave_out_untrained(self.reader, self.table.hf_shapes)
         if left_out:
@@ -80,32 +83,38 @@ class HuggingFaceWeights:
         import torch
 
         found = {self.reader.stored(name).dtype for name in self.table.hf_shapes}
-        if len(found) != 1 or not found < set(TORCH_DTYPES):
+        if len(found) != 1 or not found <= set(WRITTEN_DTYPES):
             raise ConversionError(
-                f"{self.name} holds weights as {', '.join(sorted(found))}; expected one of {', '.join(TORCH_DTYPES)} for all. "
+                f"{self.name} holds weights as {', '.join(sorted(found))}; expected one of {', '.join(WRITTEN_DTYPES)} for all. "
                 "Say which dtype to write: --dtype fp32 or bf16."
             )
-        return getattr(torch, TORCH_DTYPES[found.pop()])
+        return getattr(torch, FLOATS[found.pop()])
 
     def fill(self, destination: torch.Tensor, rule: Rule, layer: int | None, row: int, column: int = 0) -> None:
         for block in rule.blocks(row, row + destination.shape[0], layer):
             part = destination[block.row : block.row + block.rows]
             if block.name is None:
                 part.zero_()
+                continue
+            with self._counting:
+                self.conversions[self.reader.stored(block.name).dtype, str(destination.dtype).removeprefix("torch.")] += part.numel()
+            if rule.transposed:
+                self._read_transposed(part, block, column)
             else:
-                stored = self.reader.stored(block.name).dtype
-                self.conversions[stored, str(destination.dtype)] += 1
-                part.copy_(self._read(block, rule, column, destination))
+                self.reader.read_into(block.name, part, block.hf_row, column)
 
-    def _read(self, block: Block, rule: Rule, column: int, destination: torch.Tensor) -> torch.Tensor:
+    def _read_transposed(self, part: torch.Tensor, block: Block, column: int) -> None:
+        """Fill `part` `[rows, columns]` from a tensor that is stored `[columns, rows]`, some columns at a time."""
+        import torch
+
         assert block.name is not None
-        rows = (block.hf_row, block.hf_row + block.rows)
-        if destination.dim() == 1:
-            return self.reader.read(block.name, rows)
-        columns = (column, column + destination.shape[1])
-        if rule.transposed:
-            return self.reader.read(block.name, columns, rows).t()
-        return self.reader.read(block.name, rows, columns)
+        step = max(1, BUFFER_BYTES // (4 * part.shape[0]))
+        for first in range(0, part.shape[1], step):
+            target = part[:, first : first + step]
+            values = torch.empty(target.shape[::-1], dtype=part.dtype)
+            self.reader.read_into(block.name, values, column + first, block.hf_row)
+            target.copy_(values.t())
 
-    def pieces(self, rule: Rule, layer: int | None) -> Iterator[tuple[int, int]]:
-        return even_pieces(rule)
+    def identity(self) -> dict[str, Any]:
+        files = sorted({stored.file for stored in self.reader.tensors.values()})
+        return {"files": [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]}

@@ -1,6 +1,6 @@
-"""Prove that an exported folder computes what the training model computes, by a path that shares nothing with the export.
+"""Prove that a Megatron checkpoint and a Hugging Face folder compute the same, by a path that shares nothing with the conversion.
 
-The checkpoint is loaded by Megatron's own loader into Megatron's model, the export by transformers into its model, both in fp32, and
+The checkpoint is loaded by Megatron's own loader into Megatron's model, the folder by transformers into its model, both in fp32, and
 their logits for the same tokens are compared. A wrong split, a forgotten tensor or another rotary base shows here,
 even if the mapping table is wrong in both directions. Runs in a child process on the CPU, so that Megatron's globals stay there.
 """
@@ -12,13 +12,16 @@ import os
 import sys
 import tempfile
 from collections.abc import Mapping
+from math import prod
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nemo_ext.common.errors import ConversionError
-from nemo_ext.common.files import read_json, write_json
+from nemo_ext.common.files import write_json
 from nemo_ext.common.hf_config import with_common_names
+from nemo_ext.common.memory import available_memory_bytes
+from nemo_ext.convert.rules import Table, layer_count
 from nemo_ext.models.family import family_of
 
 if TYPE_CHECKING:
@@ -27,30 +30,49 @@ if TYPE_CHECKING:
 VERIFY_SCHEMA = "sibol.verify/1"
 TOLERANCE = 1e-4  # of fp32 logits; what correct conversions show is below 1e-5
 SEED = 20240
+LIBRARIES_BYTES = 2**30  # what torch, Megatron and transformers themselves take in the process that compares
 BATCH, LONGEST = 2, 64  # tokens enough to reach every position-dependent part, few enough to take a second
 
 AUTO_CLASSES = {"causal": "AutoModelForCausalLM", "masked": "AutoModelForMaskedLM"}  # by ModelFamily.objective
 
 
-def verify_export(weights_dir: Path | str, hf_dir: Path | str) -> dict[str, Any]:
-    """Compare the logits of a Megatron checkpoint and of the Hugging Face folder made from it; writes `verify.json` there.
+def verify(weights_dir: Path | str, hf_dir: Path | str, hf_config: Mapping[str, Any], dtype: str, record: Path) -> dict[str, Any]:
+    """Compare the logits of a Megatron checkpoint and of the Hugging Face folder that it came from or became; writes `record`.
 
-    Weights are compared at the folder's dtype: the checkpoint's are rounded to it before both are computed in fp32.
-    Memory: one model in fp32. Returns the figures.
+    hf_config: config.json of the language model. dtype: torch's name of the dtype that the weights were converted to; both
+    models' are rounded to it before both are computed in fp32. Memory: one model in fp32. Returns the figures.
     Raises ConversionError, with the figures, when the largest absolute difference exceeds 1e-4.
     """
-    result = _in_child(Path(weights_dir), Path(hf_dir))
+    result = _in_child(Path(weights_dir), Path(hf_dir), dict(hf_config), dtype)
     if not result["max_abs_difference"] <= TOLERANCE:  # written so that NaN fails
         raise ConversionError(
-            "The exported model computes other logits than the checkpoint: largest difference "
+            "The converted model computes other logits than the original: largest difference "
             f"{result['max_abs_difference']:.3g}, allowed {TOLERANCE:g}, same most likely token at {result['argmax_agreement']:.1%} of "
             f"{result['tokens']} positions. Nothing was published. The mapping table or config.json does not describe this model."
         )
-    write_json(Path(hf_dir) / "verify.json", result)
+    write_json(record, result)
     return result
 
 
-def _in_child(weights_dir: Path, hf_dir: Path) -> dict[str, Any]:
+def verify_unless_too_large(
+    weights_dir: Path | str, hf_dir: Path | str, hf_config: Mapping[str, Any], dtype: str, record: Path, insist: bool
+) -> dict[str, Any]:
+    """`verify`, or under "skipped" why not: one model in fp32 and half as much again must fit into memory, unless `insist`."""
+    rules = family_of(hf_config).build_mapping(hf_config)
+    parameters = sum(prod(shape) for shape in Table(rules, layer_count(hf_config)).hf_shapes.values())
+    needed_bytes, available_bytes = 6 * parameters + LIBRARIES_BYTES, available_memory_bytes()
+    if insist or needed_bytes <= available_bytes:
+        return verify(weights_dir, hf_dir, hf_config, dtype, record)
+    reason = (
+        f"comparing logits takes about {needed_bytes / 2**30:,.1f} GiB of memory and {available_bytes / 2**30:,.1f} GiB are available; "
+        "--verify insists on it"
+    )
+    skipped = {"schema": VERIFY_SCHEMA, "skipped": reason}
+    write_json(record, skipped)
+    return skipped
+
+
+def _in_child(*job: Any) -> dict[str, Any]:
     """The figures of `_compare`, computed in a child process. Raises ConversionError when it fails or dies."""
     import torch
 
@@ -59,7 +81,7 @@ def _in_child(weights_dir: Path, hf_dir: Path) -> dict[str, Any]:
     reader, writer = context.Pipe(duplex=False)
     with tempfile.NamedTemporaryFile(prefix="sibol-verify-", suffix=".log") as log:
         child = context.Process(  # type: ignore[attr-defined]
-            target=_child, args=(weights_dir, hf_dir, writer, log.name), daemon=True
+            target=_child, args=(job, writer, log.name), daemon=True
         )
         child.start()
         writer.close()
@@ -74,11 +96,11 @@ def _in_child(weights_dir: Path, hf_dir: Path) -> dict[str, Any]:
             ) from None
         child.join()
     if not succeeded:
-        raise ConversionError(f"The export could not be verified, and nothing was published: {result}")
+        raise ConversionError(f"The conversion could not be verified, and nothing was published: {result}")
     return result
 
 
-def _child(weights_dir: Path, hf_dir: Path, writer: Connection, log: str) -> None:
+def _child(job: tuple[Any, ...], writer: Connection, log: str) -> None:
     """Body of the child process: sends `(True, figures)` or `(False, what went wrong)`. What libraries print goes into `log`."""
     with open(log, "w") as handle:
         sys.stdout.flush()
@@ -95,7 +117,7 @@ def _child(weights_dir: Path, hf_dir: Path, writer: Connection, log: str) -> Non
 
     checkpoint_errors = (CheckpointingException, torch.distributed.checkpoint.CheckpointException)
     try:
-        writer.send((True, _compare(weights_dir, hf_dir)))
+        writer.send((True, _compare(*job)))
     except (SibolError, *checkpoint_errors, OSError, RuntimeError, KeyError, ValueError) as error:
         reason = str(error).strip().splitlines() or ["no reason given"]  # torch puts whole tracebacks into the text, cause last
         writer.send((False, f"{type(error).__name__}: {reason[-1]}"))
@@ -103,14 +125,13 @@ def _child(weights_dir: Path, hf_dir: Path, writer: Connection, log: str) -> Non
         writer.close()
 
 
-def _compare(weights_dir: Path, hf_dir: Path) -> dict[str, Any]:
+def _compare(weights_dir: Path, hf_dir: Path, hf_config: Mapping[str, Any], dtype: str) -> dict[str, Any]:
     import torch
 
-    hf_config = read_json(hf_dir / "config.json", "exported config")
-    tokens = _tokens(hf_config)
+    tokens, rounded_to = _tokens(hf_config), getattr(torch, dtype)
     with torch.no_grad():
-        expected = megatron_logits(weights_dir, hf_config, tokens, getattr(torch, hf_config["torch_dtype"]))
-        found = hugging_face_logits(hf_dir, tokens)
+        expected = megatron_logits(weights_dir, hf_config, tokens, rounded_to)
+        found = hugging_face_logits(hf_dir, hf_config, tokens, rounded_to)
     return {
         "schema": VERIFY_SCHEMA,
         "max_abs_difference": float((found - expected).abs().max()),
@@ -119,7 +140,7 @@ def _compare(weights_dir: Path, hf_dir: Path) -> dict[str, Any]:
         "largest_logit": float(expected.abs().max()),
         "tokens": tokens.numel(),
         "seed": SEED,
-        "weights_rounded_to": hf_config["torch_dtype"],
+        "weights_rounded_to": dtype,
         "computed_in": "float32",
     }
 
@@ -136,13 +157,14 @@ def _tokens(hf_config: Mapping[str, Any]) -> torch.Tensor:
     return torch.randint(hf_config["vocab_size"], (batch, length), generator=torch.Generator().manual_seed(SEED))
 
 
-def hugging_face_logits(hf_dir: Path, tokens: torch.Tensor) -> torch.Tensor:
-    """Logits `[batch, seq, vocab]` fp32 of a Hugging Face folder, as transformers loads it."""
+def hugging_face_logits(hf_dir: Path, hf_config: Mapping[str, Any], tokens: torch.Tensor, rounded_to: torch.dtype) -> torch.Tensor:
+    """Logits `[batch, seq, vocab]` fp32 of a Hugging Face folder, as transformers loads it, with its weights rounded."""
     import torch
     import transformers
 
-    auto_class = getattr(transformers, AUTO_CLASSES[family_of(read_json(hf_dir / "config.json", "exported config")).objective])
+    auto_class = getattr(transformers, AUTO_CLASSES[family_of(hf_config).objective])
     model = auto_class.from_pretrained(hf_dir, dtype=torch.float32, attn_implementation="eager", local_files_only=True)
+    _round_parameters(model, rounded_to)
     return model.eval()(tokens).logits
 
 
@@ -166,11 +188,16 @@ def megatron_logits(weights_dir: Path, hf_config: Mapping[str, Any], tokens: tor
     )
     model = config.configure_model(tokenizer=None).eval()
     _load(model, weights_dir)
-    for parameter in model.parameters():
-        parameter.data = parameter.data.to(rounded_to).float()
+    _round_parameters(model, rounded_to)
     positions = torch.arange(tokens.shape[1]).expand_as(tokens)
     logits = model(input_ids=tokens, position_ids=positions, attention_mask=None)
     return logits[..., : hf_config["vocab_size"]].clone()
+
+
+def _round_parameters(model: torch.nn.Module, dtype: torch.dtype) -> None:
+    """Round the weights and nothing else: buffers, such as Gemma's embedding scale, follow from the config in fp32."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype).float()
 
 
 def _fill_with_nan(model: torch.nn.Module) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -14,14 +13,13 @@ import torch
 from nemo_ext.backend import on_cpu
 from nemo_ext.common.quiet import quiet_loggers
 from nemo_ext.config import RunConfig
-from nemo_ext.convert.initial import initial_weights
-from nemo_ext.convert.load import load_weights
 from nemo_ext.engine.build import build_model, build_trainer
 from nemo_ext.engine.checkpoints import CheckpointCallback
 from nemo_ext.engine.deadline import clear_marks, mark_done
 from nemo_ext.engine.metrics import MetricsCallback
 from nemo_ext.engine.progress import ProgressCallback
-from nemo_ext.engine.resolve import ResolvedRun, resolve, write_run_folder
+from nemo_ext.engine.resolve import resolve, write_run_folder
+from nemo_ext.engine.start_check import StartCheck
 
 
 @dataclass(frozen=True)
@@ -46,8 +44,9 @@ def train(config: RunConfig, ranks: int, callbacks: Sequence[pl.Callback] = ()) 
         torch.set_num_threads(config.train.threads)
     quiet_loggers()
     metrics, checkpoints = MetricsCallback(run), CheckpointCallback(run)
-    trainer = build_trainer(run, [*callbacks, metrics, ProgressCallback(metrics), checkpoints])
-    model = build_model(run, weight_loader(run))
+    start = StartCheck(run)
+    trainer = build_trainer(run, [start, *callbacks, metrics, ProgressCallback(metrics), checkpoints])
+    model = build_model(run, start.load)
     run.notes.update(
         backend="cpu" if on_cpu() else "cuda",
         layer_spec=model.config.layer_spec,
@@ -60,12 +59,3 @@ def train(config: RunConfig, ranks: int, callbacks: Sequence[pl.Callback] = ()) 
     if finished and trainer.is_global_zero:
         mark_done(run.folder, trainer.global_step)
     return TrainResult(step=trainer.global_step, finished=finished)
-
-
-def weight_loader(run: ResolvedRun) -> Callable[[Any], None]:
-    """What fills this rank's shard after it is built: Hugging Face weights, seeded ones, or a checkpoint later on."""
-    if run.resume_from is not None:
-        return lambda model: None
-    rules = run.family.build_mapping(run.hf_config)
-    source = initial_weights(run.config, run.hf_config, rules)
-    return lambda model: run.notes.update(weights=asdict(load_weights(model, rules, source)))

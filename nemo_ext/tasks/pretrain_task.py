@@ -8,4 +8,5 @@ TASK = Task(
     data_step="nemo_ext.tasks.pretrain:data_step",
     forward_step="nemo_ext.tasks.pretrain:forward_step",
     order_follows_steps=True,
+    reference_loss="nemo_ext.tasks.reference:causal_loss",
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from nemo_ext.common.blend import Blend
@@ -25,6 +26,7 @@ class Task:
     by_sentence: whether it reads datasets of one sequence per sentence (`--sentences`) rather than per document.
     objective: the `ModelFamily.objective` of the models that can learn it.
     order_follows_steps: whether, over more than one epoch, the order of the samples depends on train.max_steps.
+    reference_loss: `(hf_dir, batch) -> mean loss per counted token` of Hugging Face's model, if there is one to compare a start with.
     forward_step: `(model, batch) -> per-token losses [batch, seq]` on the last pipeline stage.
     check: `(config: RunConfig, data: Blend) -> None`; raises ConfigError for what the task cannot do. Needs no torch.
     reads: which of TASK_SETTINGS it goes by. Changing another one is refused, because it would have no effect.
@@ -41,6 +43,7 @@ class Task:
     check: str | None = None
     reads: tuple[str, ...] = ()
     even_batches: bool = True
+    reference_loss: str | None = None
 
     def check_run(self, config: RunConfig, data: Blend) -> None:
         """Raise ConfigError for settings that the task does not go by, or that it cannot do."""
@@ -60,6 +63,11 @@ class Task:
     def step_functions(self) -> tuple[Callable[[Iterator[Any]], dict[str, Any]], Callable[[Any, dict[str, Any]], Any]]:
         """The task's data step and forward step."""
         return load_object(self.data_step), load_object(self.forward_step)
+
+    def reference(self, hf_dir: Path, batch: dict[str, Any]) -> float:
+        """The loss of Hugging Face's model on a batch."""
+        assert self.reference_loss is not None
+        return load_object(self.reference_loss)(hf_dir, batch)
 
 
 def _is_changed(data: DataConfig, name: str) -> bool:

@@ -135,3 +135,40 @@ def mlm(
     Console().print(table)
     if json_file:
         write_json(json_file, {"preset": preset, "layers": layers, "job": turns[0][0].__dict__ | {"contender": None}, "summary": summary})
+
+
+@app.command()
+def convert(
+    layers: Annotated[str, typer.Option(help="layers of Qwen2.5-72B's shapes, separated by commas")] = "1,2,4",
+    workers: Annotated[int, typer.Option(help="files read and written at the same time", min=1)] = 2,
+    nemo: Annotated[bool, typer.Option("--nemo/--no-nemo", help="NeMo's own import of a small model, too")] = True,
+    folder: Annotated[Optional[Path], typer.Option(help="where to write; 4 layers take 25 GB (default: the system's)")] = None,  # noqa: UP045
+    json_file: Annotated[Optional[Path], typer.Option("--json", help="write the figures here")] = None,  # noqa: UP045
+) -> None:
+    """Import, export and direct load of a large model: private memory by size, and speed beside a plain copy."""
+    import os
+    import tempfile
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from nemo_ext.common.errors import ConfigError
+    from nemo_ext.common.files import write_json
+    from recipes.bench.convert import COLUMNS, compare, rows, whole_bytes
+    from recipes.bench.convert_nemo import compare_with_nemo
+
+    if not all(part.strip().isdecimal() and int(part) > 0 for part in layers.split(",")):
+        raise ConfigError(f"--layers {layers!r} is not a list of numbers of layers. Write numbers from 1 on with commas, such as 1,2,4.")
+    load = os.getloadavg()[0]
+    with tempfile.TemporaryDirectory(prefix="sibol-bench-", dir=folder) as place:
+        found = compare([int(part) for part in layers.split(",")], Path(place), workers, lambda message: typer.echo(message, err=True))
+        if nemo:
+            found |= compare_with_nemo(Path(place), lambda message: typer.echo(message, err=True))
+    table = Table(*COLUMNS)
+    for row in rows(found):
+        table.add_row(*row)
+    Console().print(table)
+    if json_file:
+        figures = {name: {str(layers): one.as_json() for layers, one in by_layers.items()} for name, by_layers in found.items()}
+        machine = {"cpus": os.cpu_count(), "load_before": load, "workers": workers}
+        write_json(json_file, {"machine": machine, "whole_bytes": whole_bytes(), "figures": figures})

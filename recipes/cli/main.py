@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from nemo_ext.common.errors import SibolError
-from recipes.cli import bench, data, demo, doctor, evaluate, export, jobs, plan, show, slice, stage, submit, tokenizer, train
+from recipes.cli import bench, data, demo, doctor, evaluate, export, import_model, jobs, plan, show, slice, stage, submit, tokenizer, train
 
 app = typer.Typer(
     name="sibol",
@@ -24,6 +24,7 @@ app.add_typer(tokenizer.app, name="tokenizer")
 app.add_typer(data.app, name="data")
 app.command("plan")(plan.plan)
 app.command("train")(train.train)
+app.command("import")(import_model.import_model)
 app.command("export")(export.export)
 app.command("slice")(slice.slice_model)
 app.command("evaluate")(evaluate.evaluate)

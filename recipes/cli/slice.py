@@ -21,11 +21,11 @@ def slice_model(
     from nemo_ext.convert.rules import layer_count
     from nemo_ext.convert.slicing import choose_layers, slice_layers
     from nemo_ext.models.family import read_model_config
-    from recipes.cli.export import progress_bar
+    from recipes.cli.progress import conversion_progress
 
     count = layer_count(read_model_config(hf_dir))
     kept = choose_layers(count, _numbers(layers), first, every)
-    with progress_bar(verify=False) as progress:
+    with conversion_progress() as progress:
         report = slice_layers(hf_dir, out, kept, dtype, overwrite, progress)
     typer.echo(f"Kept {len(kept)} of {count} layers ({', '.join(map(str, kept))}): {report.parameters:,} parameters -> {out}")
     typer.echo(f"Weights fingerprint: {report.fingerprint}")

@@ -125,14 +125,12 @@ def test_config_that_is_not_the_models_fails_the_comparison_and_nothing_is_publi
     source, weights = exported_once
     export_checkpoint(weights, SMALL, source, tmp_path / "right")
     # A checkpoint of one model and the files of another: the export is consistent in itself, so only the logits can tell.
-    from nemo_ext.convert.verify import verify_export
+    from nemo_ext.convert.verify import verify
 
     other = random_hf_model(SMALL, seed=9)
     other.save_pretrained(tmp_path / "right")
-    config = json.loads((tmp_path / "right" / "config.json").read_text())
-    (tmp_path / "right" / "config.json").write_text(json.dumps({**config, "torch_dtype": "float32"}))
     with pytest.raises(ConversionError, match=r"largest difference \d.*, allowed 0.0001, same most likely token at .* of 128 positions"):
-        verify_export(weights, tmp_path / "right")
+        verify(weights, tmp_path / "right", SMALL, "float32", tmp_path / "verify.json")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from nemo_ext.common.errors import ConversionError
 from nemo_ext.convert.reader import INDEX_FILE, SINGLE_FILE, SafetensorsReader, check_tensors
-from nemo_ext.convert.writer import SafetensorsWriter
+from nemo_ext.convert.writer import SafetensorsWriter, plan_shards, shard_index
 
 SHAPES = {"a": (5, 3), "b": (7,), "c": (4, 2)}
 
@@ -23,18 +23,21 @@ def values(dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
 
 def write_sharded(folder: Path, max_shard_bytes: int = 70) -> dict[str, torch.Tensor]:
     tensors = values()
-    with SafetensorsWriter(folder, SHAPES, torch.float32, max_shard_bytes) as writer:
-        for name, tensor in tensors.items():
-            for row in reversed(range(len(tensor))):  # any order will do
-                writer.write(name, row, tensor[row : row + 1])
-        writer.finish()
+    shards = plan_shards(SHAPES, 4, max_shard_bytes)
+    for shard in shards:
+        with SafetensorsWriter(folder / shard.file, shard.shapes, torch.float32) as writer:
+            for name in shard.shapes:
+                for row in reversed(range(len(tensors[name]))):  # any order will do
+                    writer.write(name, row, tensors[name][row : row + 1])
+            writer.finish()
+    (folder / INDEX_FILE).write_text(json.dumps(shard_index(shards, 4)))
     return tensors
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_written_file_is_read_by_the_safetensors_library(tmp_path, dtype):
     tensors = values(dtype)
-    with SafetensorsWriter(tmp_path, SHAPES, dtype) as writer:
+    with SafetensorsWriter(tmp_path / SINGLE_FILE, SHAPES, dtype) as writer:
         for name, tensor in tensors.items():
             writer.write(name, 0, tensor)
         writer.finish()
@@ -66,7 +69,7 @@ def test_single_file_can_be_given_itself(tmp_path):
 
 
 def test_missing_rows_are_refused(tmp_path):
-    with SafetensorsWriter(tmp_path, SHAPES, torch.float32) as writer:
+    with SafetensorsWriter(tmp_path / SINGLE_FILE, SHAPES, torch.float32) as writer:
         writer.write("a", 0, values()["a"])
         writer.write("b", 0, values()["b"][:5])
         with pytest.raises(ConversionError, match=r"b \(2 of 7 rows\), c \(4 of 4 rows\)"):
@@ -74,7 +77,7 @@ def test_missing_rows_are_refused(tmp_path):
 
 
 def test_rows_that_come_twice_are_refused(tmp_path):
-    with SafetensorsWriter(tmp_path, SHAPES, torch.float32) as writer:
+    with SafetensorsWriter(tmp_path / SINGLE_FILE, SHAPES, torch.float32) as writer:
         writer.write("b", 0, values()["b"][:5])
         with pytest.raises(ConversionError, match="came twice"):
             writer.write("b", 4, values()["b"][4:])
@@ -156,6 +159,21 @@ def test_integer_weights_are_refused(tmp_path):
     save_file({"a": torch.zeros(2, dtype=torch.int8)}, tmp_path / SINGLE_FILE)
     with pytest.raises(ConversionError, match=r"'a' in model.safetensors is I8, expected one of F64"):
         check_tensors(SafetensorsReader(tmp_path), {"a": (2,)})
+
+
+def test_quantised_weights_are_called_what_they_are(tmp_path):
+    save_file({"a": torch.zeros(4, 2).to(torch.float8_e4m3fn), "b": torch.ones(2)}, tmp_path / SINGLE_FILE)
+    with pytest.raises(
+        ConversionError, match=r"'a' in model.safetensors is F8_E4M3.*quantised: their scales are not applied.*bf16 version"
+    ):
+        check_tensors(SafetensorsReader(tmp_path), {"a": (4, 2), "b": (2,)})
+
+
+def test_a_dtype_that_the_format_gets_later_is_no_damage(tmp_path):
+    header = json.dumps({"a": {"dtype": "F4", "shape": [4], "data_offsets": [0, 2]}}).encode()
+    (tmp_path / SINGLE_FILE).write_bytes(len(header).to_bytes(8, "little") + header + b"\0\0")
+    with pytest.raises(ConversionError, match=r"'a' in model.safetensors is F4, expected one of"):
+        check_tensors(SafetensorsReader(tmp_path), {"a": (4,)})
 
 
 def test_unknown_names_get_the_nearest_one(tmp_path):

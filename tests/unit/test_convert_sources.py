@@ -17,7 +17,8 @@ from nemo_ext.convert.fingerprint import fingerprint_of
 from nemo_ext.convert.load import source_fingerprint
 from nemo_ext.convert.rules import ONES, OUTPUT, ZEROS, Entry, Rule, Segment, Table, concatenated, one, qkv, vocabulary
 from nemo_ext.convert.seeded import BLOCK_ELEMENTS, SeededWeights
-from nemo_ext.convert.sources import HuggingFaceWeights, even_pieces
+from nemo_ext.convert.sources import HuggingFaceWeights, row_steps
+from nemo_ext.convert.staging import staged_folder
 from nemo_ext.convert.stream import stream_weights, write_hf_weights
 
 LAYERS = 2
@@ -50,8 +51,8 @@ def write_hf(folder: Path, dtype: torch.dtype = torch.float32) -> dict[str, torc
 def test_hugging_face_tensors_come_back_bit_exact(tmp_path, dtype):
     tensors = write_hf(tmp_path / "in", dtype)
     source = HuggingFaceWeights(tmp_path / "in", RULES, LAYERS)
-    (tmp_path / "out").mkdir()
-    report = stream_weights(Table(RULES, LAYERS), source, tmp_path / "out", dtype)
+    with staged_folder(tmp_path / "out", {}) as staged:
+        report = stream_weights(Table(RULES, LAYERS), source, staged, dtype)
     written = load_file(tmp_path / "out" / "model.safetensors")
     assert set(written) == set(tensors)
     assert all(torch.equal(written[name], tensors[name]) for name in tensors)
@@ -146,8 +147,7 @@ def test_fingerprint_leaves_padding_out_and_counts_bf16_as_its_fp32_value():
 
 
 def test_pieces_cover_a_tensor_once_in_order():
-    rule = one("w", "w", (1000, 64))
-    pieces = list(even_pieces(rule, piece_bytes=4 * 64 * 300))
+    pieces = list(row_steps((1000, 64), piece_bytes=4 * 64 * 300))
     assert pieces == [(0, 300), (300, 600), (600, 900), (900, 1000)]
 
 
@@ -185,9 +185,9 @@ def test_weights_that_are_not_finite_are_not_exported(tmp_path):
     tensors["l.1.down"][2, 3] = torch.inf
     save_file(tensors, tmp_path / "model.safetensors")
     source = HuggingFaceWeights(tmp_path, RULES, LAYERS)
-    (tmp_path / "out").mkdir()
-    with pytest.raises(ConversionError, match=r"decoder.layers.1.fc2.weight .* NaN or infinity"):
-        stream_weights(Table(RULES, LAYERS), source, tmp_path / "out", torch.float32)
+    with pytest.raises(ConversionError, match=r"l.1.down .* NaN or infinity"), staged_folder(tmp_path / "out", {}) as staged:
+        stream_weights(Table(RULES, LAYERS), source, staged, torch.float32)
+    assert not list(tmp_path.glob("*out*"))
 
 
 def test_untrained_model_is_written_whole_or_not_at_all(tmp_path):

@@ -14,6 +14,7 @@ from nemo_ext.common.hf_config import own_name, with_common_names
 from nemo_ext.config import RunConfig, check_architecture
 from nemo_ext.convert.rules import Table
 from nemo_ext.convert.sources import HuggingFaceWeights
+from nemo_ext.convert.staging import staged_folder
 from nemo_ext.convert.stream import stream_weights
 from nemo_ext.models.family import FAMILIES
 from tests.support.tiny_models import GPT2
@@ -33,7 +34,8 @@ def converted(folder: Path, tensors: dict[str, torch.Tensor]) -> dict[str, torch
     (folder / "in").mkdir()
     (folder / "out").mkdir()
     save_file(tensors, folder / "in" / "model.safetensors")
-    stream_weights(TABLE, HuggingFaceWeights(folder / "in", RULES, GPT2["n_layer"]), folder / "out", torch.float32)
+    with staged_folder(folder / "out", {}) as staged:
+        stream_weights(TABLE, HuggingFaceWeights(folder / "in", RULES, GPT2["n_layer"]), staged, torch.float32)
     return load_file(folder / "out" / "model.safetensors")
 
 

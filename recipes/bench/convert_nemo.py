@@ -1,0 +1,85 @@
+"""What NeMo's own importer and exporter take, on one small model, beside ours: each holds the model more than once.
+
+Without Transformer Engine, as on a CPU, NeMo 2.7.3 leaves the norms before attention and MLP at one, with a warning, so only its
+memory is of interest here, not its result.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from recipes.bench.convert import Figures, _export, _import, in_process, measured, write_hf_folder
+
+# A Qwen2 of 0.16 billion parameters: large beside the libraries, small beside a laptop's memory.
+SMALL = {
+    "hidden_size": 1024,
+    "intermediate_size": 2816,
+    "num_hidden_layers": 8,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 4,
+    "vocab_size": 32000,
+    "tie_word_embeddings": False,
+}
+
+
+def compare_with_nemo(folder: Path, say: Callable[[str], None]) -> dict[str, Figures]:
+    """Figures of imports by NeMo and by us, and of our export, of the same fp32 model."""
+    import torch
+
+    from nemo_ext.models.family import FAMILIES
+
+    source = folder / "small"
+    hf_config = FAMILIES.get("qwen2").hf_config("0.5b", SMALL)
+    size_bytes = write_hf_folder(source, hf_config, torch.float32)
+    _write_tokenizer(source, hf_config["vocab_size"])
+    found = {}
+    for name, function, arguments in (
+        ("NeMo's import", _nemo_import, (source, folder / "nemo", size_bytes)),
+        ("our import", _import, (source, folder / "ours", 1, size_bytes)),
+        ("our export", _export, (folder / "ours", folder / "back", 1, size_bytes)),
+    ):
+        found[name] = in_process(function, *arguments)
+        added = found[name].peak_bytes - found[name].before_bytes
+        say(f"{name}: {added / size_bytes:.2f} x the model beyond what was there before")
+    for name in ("small", "nemo", "ours", "back"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    return found
+
+
+def _write_tokenizer(folder: Path, vocab_size: int) -> None:
+    """Words for numbers: NeMo's importer takes a tokenizer along."""
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    words = {"<unk>": 0, **{f"w{number}": number for number in range(1, vocab_size)}}
+    PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="<unk>"))).save_pretrained(folder)
+
+
+def _nemo_import(source: Path, target: Path, size_bytes: int) -> Figures:
+    from nemo_ext import backend
+    from nemo_ext.common.quiet import quiet_libraries
+
+    with quiet_libraries():
+        backend.install()
+        from nemo.collections import llm
+
+        sizes: dict[str, Any] = {
+            "num_layers": SMALL["num_hidden_layers"],
+            "hidden_size": SMALL["hidden_size"],
+            "ffn_hidden_size": SMALL["intermediate_size"],
+            "num_attention_heads": SMALL["num_attention_heads"],
+            "num_query_groups": SMALL["num_key_value_heads"],
+            "transformer_layer_spec": _local_layers,
+        }
+        with measured(size_bytes) as figures:
+            llm.import_ckpt(llm.Qwen2Model(llm.Qwen2Config(**sizes)), f"hf://{source}", output_path=target, overwrite=True)
+    return figures()
+
+
+def _local_layers(config: Any) -> Any:
+    from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
+
+    return get_gpt_layer_local_spec(normalization=config.normalization)
