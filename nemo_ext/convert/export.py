@@ -15,7 +15,7 @@ from nemo_ext.common.errors import CheckpointError, ConfigError
 from nemo_ext.common.files import read_json, refuse_existing, sha256_of_file, sha256_of_json, write_json
 from nemo_ext.convert.hf_folder import is_checkpoint, model_card, write_model_files
 from nemo_ext.convert.provenance import provenance_record
-from nemo_ext.convert.rules import Table, layer_count
+from nemo_ext.convert.rules import layer_count
 from nemo_ext.convert.staging import Progress, staged_folder
 from nemo_ext.convert.writer import GIBIBYTE
 
@@ -64,25 +64,27 @@ def export_checkpoint(
     """
     from nemo_ext.convert.checkpoint import CheckpointWeights
     from nemo_ext.convert.stream import stream_weights, torch_dtype
-    from nemo_ext.convert.verify import verify_unless_too_large
     from nemo_ext.models.family import family_of
 
     refuse_existing(out_dir, overwrite)
-    rules, num_layers = family_of(hf_config).build_mapping(hf_config), layer_count(hf_config)
-    source = CheckpointWeights(weights_dir, rules, num_layers)
+    source = CheckpointWeights(weights_dir, family_of(hf_config).build_mapping(hf_config), layer_count(hf_config))
     target = torch_dtype(dtype) if dtype else source.stored_dtype()
-    target_name = str(target).removeprefix("torch.")
-    plan = {"kind": "export", "source": source.identity(), "config": sha256_of_json(dict(hf_config)), "dtype": target_name}
+    name = str(target).removeprefix("torch.")
+    plan = {"kind": "export", "source": source.identity(), "config": sha256_of_json(dict(hf_config)), "dtype": name}
     with staged_folder(out_dir, {**plan, "max_shard_bytes": max_shard_bytes}, overwrite) as staged:
-        folder = staged.content
-        written = stream_weights(Table(rules, num_layers), source, staged, target, max_shard_bytes, workers, progress)
-        record = _provenance(source, written, target_name, provenance or {})
-        _write_documents(folder, hf_config, model_files_dir, record)
-        verification = None
-        if verify is not False:
-            hf_config = read_json(folder / "config.json")
-            verification = verify_unless_too_large(weights_dir, folder, hf_config, target_name, folder / "verify.json", bool(verify))
+        written = stream_weights(source.table, source, staged, target, max_shard_bytes, workers, progress)
+        record = _provenance(source, written, name, provenance or {})
+        _write_documents(staged.content, hf_config, model_files_dir, record)
+        verification = _verified(weights_dir, staged.content, name, verify)
     return ExportReport(Path(out_dir), record["source"].get("step"), **record["weights"], verification=verification)
+
+
+def _verified(weights_dir: Path | str, folder: Path, dtype: str, verify: bool | None) -> dict[str, Any] | None:
+    from nemo_ext.convert.verify import verify_unless_too_large
+
+    if verify is False:
+        return None
+    return verify_unless_too_large(weights_dir, folder, read_json(folder / "config.json"), dtype, folder / "verify.json", bool(verify))
 
 
 def _write_documents(folder: Path, hf_config: Mapping[str, Any], model_files_dir: Path | str, record: Mapping[str, Any]) -> None:

@@ -11,10 +11,10 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ MEBIBYTE = 2**20
 WHOLE_LAYERS = 80  # of Qwen2.5-72B
 TENSOR_PARALLEL = 8  # the direct load is that of one of so many ranks
 SAMPLE_EVERY_S = 0.005
+COLUMNS = ("work", "layers", "GB", "private peak, MiB", "before it, MiB", "MB/s", "of a copy's speed", f"all {WHOLE_LAYERS} layers, min")
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,21 @@ class Figures:
     @property
     def megabytes_per_s(self) -> float:
         return self.moved_bytes / 1e6 / self.wall_s
+
+    def as_json(self) -> dict[str, float]:
+        """The figures by name."""
+        return {**asdict(self), "megabytes_per_s": self.megabytes_per_s}
+
+
+def rows(found: Mapping[str, Mapping[int, Figures]]) -> Iterator[tuple[str, ...]]:
+    """Lines of a table with `COLUMNS`."""
+    for name, by_layers in found.items():
+        for layers, figures in by_layers.items():
+            speed, copy = figures.megabytes_per_s, found["copy"].get(layers)
+            of_copy = f"{speed / copy.megabytes_per_s:.2f}" if copy else ""
+            minutes = f"{whole_bytes() / 1e6 / speed / 60:.1f}" if copy and name != "direct load" else ""
+            peak, before = (f"{size_bytes / MEBIBYTE:,.0f}" for size_bytes in (figures.peak_bytes, figures.before_bytes))
+            yield name, str(layers), f"{figures.moved_bytes / 1e9:.2f}", peak, before, f"{speed:,.0f}", of_copy, minutes
 
 
 def compare(layer_counts: list[int], folder: Path, workers: int, say: Callable[[str], None]) -> dict[str, dict[int, Figures]]:

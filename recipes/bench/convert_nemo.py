@@ -25,7 +25,7 @@ SMALL = {
 }
 
 
-def compare_with_nemo(folder: Path, say: Callable[[str], None]) -> dict[str, Figures]:
+def compare_with_nemo(folder: Path, say: Callable[[str], None]) -> dict[str, dict[int, Figures]]:
     """Figures of imports by NeMo and by us, and of our export, of the same fp32 model."""
     import torch
 
@@ -35,14 +35,15 @@ def compare_with_nemo(folder: Path, say: Callable[[str], None]) -> dict[str, Fig
     hf_config = FAMILIES.get("qwen2").hf_config("0.5b", SMALL)
     size_bytes = write_hf_folder(source, hf_config, torch.float32)
     _write_tokenizer(source, hf_config["vocab_size"])
-    found = {}
+    found: dict[str, dict[int, Figures]] = {}
     for name, function, arguments in (
         ("NeMo's import", _nemo_import, (source, folder / "nemo", size_bytes)),
         ("our import", _import, (source, folder / "ours", 1, size_bytes)),
         ("our export", _export, (folder / "ours", folder / "back", 1, size_bytes)),
     ):
-        found[name] = in_process(function, *arguments)
-        added = found[name].peak_bytes - found[name].before_bytes
+        figures = in_process(function, *arguments)
+        found[f"{name}, small model"] = {hf_config["num_hidden_layers"]: figures}
+        added = figures.peak_bytes - figures.before_bytes
         say(f"{name}: {added / size_bytes:.2f} x the model beyond what was there before")
     for name in ("small", "nemo", "ours", "back"):
         shutil.rmtree(folder / name, ignore_errors=True)
