@@ -96,8 +96,12 @@ def family_of(hf_config: Mapping[str, Any]) -> ModelFamily:
 
 
 def read_model_config(folder: Path) -> dict[str, Any]:
-    """The config of a Hugging Face folder's language model, in its family's normal form. Raises ConfigError as `family_of` does."""
-    hf_config = read_json(folder / "config.json", "Hugging Face config")
+    """The config of a Hugging Face folder's language model, in its family's normal form. Raises ConfigError as `family_of` does.
+
+    An imported checkpoint and a run keep it in `model/`.
+    """
+    inside = folder / "model" / "config.json"
+    hf_config = read_json(inside if inside.is_file() else folder / "config.json", "Hugging Face config")
     return family_of(hf_config).normal_form(hf_config)
 
 
