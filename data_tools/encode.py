@@ -113,9 +113,6 @@ class Encoder:
             rejects = [] if blank else [Reject(source, found)]
             return self._finish(nothing, self._texts.encode([]), rejects, Counter({BLANK_LINE: 1} if blank else {}))
         ragged = self._texts.encode_pieces(found.pieces(), self._settings.sentences)
-        raw: Any = source.raw
-        if isinstance(raw, bytearray):
-            raw.clear()  # the line is done with, and what follows needs the room
         return self._finish(self._records([found], [ragged.documents]), ragged, [], Counter())
 
     def _finish(self, records: NDArray[Any], ragged: RaggedBatch, rejects: list[Reject], skipped: Counter[str]) -> EncodedBatch:

@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from data_tools.documents import (
     BROKEN_JSON,
@@ -63,8 +63,11 @@ class LongDocument:
     digest: bytes
 
     def pieces(self) -> Iterator[str]:
-        """The text."""
-        return _pieces(self.raw, self.parts)
+        """The text, once: when the last piece was read, a line in a bytearray is emptied, for what follows needs the room."""
+        yield from _pieces(self.raw, self.parts)
+        raw: Any = self.raw
+        if isinstance(raw, bytearray):
+            raw.clear()
 
 
 def parse_long(source: RawDocument, text_field: str, id_field: str | None, separator: str) -> LongDocument | Problem:

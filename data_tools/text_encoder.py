@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from data_tools.sentences import SENTENCE_END, sentences
+from nemo_ext.common.files import disk_errors
 from nemo_ext.tokenizers import RaggedBatch, TextTokenizer
 from nemo_ext.tokenizers.cutting import CHUNK_CHARACTERS, CUT, can_cut, chunks
 from nemo_ext.tokenizers.ragged import from_lengths
@@ -41,17 +44,22 @@ class TextEncoder:
         return expected
 
     def encode_pieces(self, pieces: Iterable[str], by_sentence: bool) -> RaggedBatch:
-        """Ids of one long text given in pieces, as one sequence or as one per sentence."""
-        ids, lengths, longest = bytearray(), [], 0
-        for texts in self._portions(pieces, by_sentence):
-            longest = max(longest, sum(map(len, texts)))
-            encoded = self.encode(texts)
-            ids += encoded.ids.tobytes()
-            lengths.append(encoded.lengths)
+        """Ids of one long text given in pieces, as one sequence or as one per sentence.
+
+        The ids wait in a temporary file until the last piece was read, for only then does the text need no memory any more.
+        """
+        lengths, longest = [], 0
+        with disk_errors(Path(tempfile.gettempdir())), tempfile.TemporaryFile() as ids:
+            for texts in self._portions(pieces, by_sentence):
+                longest = max(longest, sum(map(len, texts)))
+                encoded = self.encode(texts)
+                ids.write(encoded.ids.data)
+                lengths.append(encoded.lengths)
+            ids.seek(0)
+            flat = np.fromfile(ids, dtype=self._tokenizer.dtype)
         self.counts["long_documents"] += 1
         if longest > LONGEST_CHUNK * CHUNK_CHARACTERS:
             self.counts["long_documents_encoded_whole"] += 1
-        flat = np.frombuffer(ids, dtype=self._tokenizer.dtype)
         return from_lengths(flat, np.concatenate(lengths) if by_sentence else np.array([len(flat)]))
 
     def _portions(self, pieces: Iterable[str], by_sentence: bool) -> Iterator[list[str]]:
