@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import stat
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -67,12 +68,19 @@ def check_secrets(path: Path) -> None:
 
 def scripts(jobs: Sequence[Job], destination: Destination, folder: Path) -> dict[str, str]:
     """The text of every job's script by job name, for scripts and logs in `folder`."""
-    return {
-        job.name: render(
-            job, destination.site, Place(str(script_path(folder, job, destination.site)), str(folder), str(PROJECT)), destination.container
-        )
-        for job in jobs
-    }
+    site, container = destination.site, destination.container
+    texts = {}
+    for job in jobs:
+        place = Place(str(script_path(folder, job, site)), str(folder), str(PROJECT))
+        texts[job.name] = render(replace(job, command=(program(container), *job.command[1:])), site, place, container)
+    return texts
+
+
+def program(container: Container) -> str:
+    """What a job calls for `sibol`: without a container the one that submits it, which need not be on the PATH of a node."""
+    own = Path(sys.executable).with_name("sibol")
+    inside = container.runtime in CONTAINER_RUNTIMES or container.image
+    return "sibol" if inside or not own.is_file() else str(own)
 
 
 def script_path(folder: Path, job: Job, site: Site) -> Path:

@@ -22,7 +22,7 @@ from tests.support import pbs
 from tests.support.small_text import TEXTS, small_tokenizer, write_jsonl
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PATH = f"{Path(sys.executable).parent}:/usr/bin:/bin"
+PATH = "/usr/bin:/bin"
 STUDY = ["submit", "demo", "data.path=a dataset", "output_dir=runs/x", "--stages=prepare", "--name=data",
          "--prepare='the documents.jsonl' --tokenizer tokenizer --split 80,10,10", "--shards=2"]  # fmt: skip
 SECRET = "not-a-token-but-treated-as-one"
@@ -91,14 +91,13 @@ def test_pbs_runs_the_scripts_of_an_array_and_its_merge(tmp_path: Path) -> None:
                       PATH=f"{fake.bin}:{PATH}", PBS_RECORD=str(fake.record))  # fmt: skip
     assert submitted.returncode == 0, submitted.stderr
     (prepare, merge) = (Path(argv[-1]) for argv in fake.submitted())
-    variables = {"PATH": PATH}
     for index in (1, 2):
-        result = pbs.run_as_job(prepare, folder, tmp_path / "home", 1, index, variables)
+        result = pbs.run_as_job(prepare, folder, tmp_path / "home", 1, index)
         assert result.returncode == 0 and f"Shard {index}/2 is done" in result.stdout, result.stderr
-    result = pbs.run_as_job(merge, folder, tmp_path / "home", 2, variables=variables)
+    result = pbs.run_as_job(merge, folder, tmp_path / "home", 2)
     assert result.returncode == 0, result.stderr
     assert (folder / "a dataset" / "manifest.json").is_file()
-    lost = pbs.run_as_job(prepare, folder, tmp_path / "home", 3, 3, variables)
+    lost = pbs.run_as_job(prepare, folder, tmp_path / "home", 3, 3)
     assert lost.returncode != 0 and "divided into 2 shares" in lost.stderr
 
 

@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -123,9 +122,7 @@ class FakePbs:
         path.chmod(0o755)
 
 
-def run_as_job(
-    script: Path, submit_dir: Path, home: Path, number: int, index: int | None = None, variables: Mapping[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
+def run_as_job(script: Path, submit_dir: Path, home: Path, number: int, index: int | None = None) -> subprocess.CompletedProcess[str]:
     """Run a script as PBS's MoM does: a copy of it, in the home folder, with a login environment and PBS's variables alone."""
     spool = home / "spool"
     spool.mkdir(parents=True, exist_ok=True)
@@ -144,7 +141,6 @@ def run_as_job(
         "PBS_NODEFILE": str(nodes),
         "OMP_NUM_THREADS": "64",  # ncpus, as PBS sets it
         **({"PBS_ARRAY_INDEX": str(index), "PBS_ARRAY_ID": f"{number}[].{SERVER}"} if index is not None else {}),
-        **(variables or {}),
     }
     return subprocess.run(
         ["bash", str(copy)], cwd=home, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, check=False
