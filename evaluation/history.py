@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,17 +19,22 @@ OPTIONAL_COLUMNS = ("grad_norm", "tokens_per_s", "memory_bytes", "wall_s")
 VALIDATION_COLUMNS = ("step", "validation_loss", "validation_bits_per_byte")
 
 
+class NoStepsError(DataError):
+    """The run has not logged a training step yet."""
+
+
 @dataclass(frozen=True)
 class RunHistory:
     """Columns of a run, in order of steps. Losses are in nats per token; NaN stands for a figure that was not logged.
 
     `training` has TRAINING_COLUMNS and OPTIONAL_COLUMNS, `validation` VALIDATION_COLUMNS; `resumes` are the steps after which
-    the run was continued from a checkpoint.
+    the run was continued from a checkpoint. `sha256` is of the bytes that were read, which a run that goes on adds to.
     """
 
     training: dict[str, FloatArray]
     validation: dict[str, FloatArray]
     resumes: tuple[int, ...]
+    sha256: str
 
     @property
     def tokens_per_step(self) -> float:
@@ -69,33 +75,36 @@ def read_history(run_dir: Path | str) -> RunHistory:
     training: list[dict[str, Any]] = []
     validation: list[dict[str, Any]] = []
     resumes: list[int] = []
-    with path.open(encoding="utf-8") as handle:
-        for number, line in enumerate(handle, 1):
-            if not line.endswith("\n"):
-                break
-            record = _parse(line, path, number)
-            if "loss" in record:
-                training.append(_require(record, TRAINING_COLUMNS, path, number))
-            elif "validation_loss" in record:
-                validation.append(_require(record, VALIDATION_COLUMNS[:2], path, number))
-            elif record.get("event") == "resume":
-                resumes.append(int(record["step"]))
+    content = path.read_bytes()
+    for number, line in enumerate(content.splitlines(keepends=True), 1):
+        if not line.endswith(b"\n"):
+            break
+        record = _parse(line, path, number)
+        if "loss" in record:
+            training.append(_require(record, TRAINING_COLUMNS, path, number))
+        elif "validation_loss" in record:
+            validation.append(_require(record, VALIDATION_COLUMNS[:2], path, number))
+        elif record.get("event") == "resume":
+            resumes.append(int(record["step"]))
     if not training:
-        raise DataError(f"{path} has no training steps. Let the run take at least one logged step before reporting on it.")
+        raise NoStepsError(f"{path} has no training steps. Let the run take at least one logged step before reporting on it.")
     history = RunHistory(
-        _columns(training, (*TRAINING_COLUMNS, *OPTIONAL_COLUMNS)), _columns(validation, VALIDATION_COLUMNS), tuple(resumes)
+        _columns(training, (*TRAINING_COLUMNS, *OPTIONAL_COLUMNS)),
+        _columns(validation, VALIDATION_COLUMNS),
+        tuple(resumes),
+        hashlib.sha256(content).hexdigest(),
     )
     _check_ascending(history, path)
     return history
 
 
-def _parse(line: str, path: Path, number: int) -> dict[str, Any]:
+def _parse(line: bytes, path: Path, number: int) -> dict[str, Any]:
     try:
         record = json.loads(line)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{path}:{number} is not valid JSON ({error}). The file is damaged: restore it or remove the line.") from None
     if not isinstance(record, dict) or not isinstance(record.get("step"), int):
-        raise DataError(f"{path}:{number} has no step: {line.strip()[:80]!r}. The file is damaged: restore it or remove the line.")
+        raise DataError(f"{path}:{number} has no step: {line.decode().strip()[:80]!r}. The file is damaged: restore it or remove the line.")
     return record
 
 

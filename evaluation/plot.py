@@ -1,20 +1,29 @@
-"""The loss curve of a run as one picture: training and validation loss over tokens, the learning rate below."""
+"""Figures of a report as SVG: curves of runs laid over each other, and bars with intervals per category.
+
+Each figure is narrow, so that it can be read on a phone; a page lays as many side by side as fit. The same input gives the same
+bytes with the same matplotlib.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from evaluation.history import RunHistory
 from evaluation.statistics import FloatArray
-from nemo_ext.common.files import atomic_file
 
-# Okabe & Ito's palette keeps its contrasts for colour-blind readers (https://jfly.uni-koeln.de/color/).
-TRAINING_COLOUR, VALIDATION_COLOUR, RATE_COLOUR, QUIET_COLOUR = "#0072B2", "#D55E00", "#444444", "#8A8A8A"
-SMOOTHED_FROM_POINTS = 200  # below this every single loss can be seen
+# Okabe & Ito's palette keeps its contrasts for colour-blind readers (https://jfly.uni-koeln.de/color/); dashes tell lines apart in print.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+DASHES: tuple[tuple[float, ...], ...] = ((), (5, 2), (1, 1.5), (6, 2, 1, 2), (3, 1), (8, 2, 1, 2, 1, 2), (2, 3))
+QUIET_COLOUR = "#8A8A8A"
+SMOOTHED_FROM_POINTS = 200  # below this every single figure can be seen
 SMOOTHED_SHARE = 0.02
+BAR_INCHES = 0.2
+MOST_BARS = 60
 STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -26,68 +35,172 @@ STYLE: dict[Any, Any] = {
     "axes.grid": True,
     "grid.color": "#E6E6E6",
     "grid.linewidth": 0.5,
-    "legend.frameon": False,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "sibol",
+    "text.parse_math": False,  # a name with two dollar signs is a name
 }
 
 
-def plot_loss(history: RunHistory, path: Path | str, title: str) -> None:
-    """Write a PNG of 1200 x 840 pixels, atomically. The same history gives the same bytes with the same matplotlib."""
+@dataclass(frozen=True)
+class Curve:
+    """One run under its label; `bytes_per_token` where the bytes of text that it read are known."""
+
+    label: str
+    history: RunHistory
+    bytes_per_token: float | None = None
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A value of a category with its interval; `model` decides its colour."""
+
+    model: str
+    category: str
+    value: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Figure:
+    """An SVG document; `alt` says in words what it shows."""
+
+    name: str
+    title: str
+    alt: str
+    svg: bytes
+
+
+def curve_figures(curves: Sequence[Curve]) -> list[Figure]:
+    """Loss over tokens, bits per byte over bytes, learning rate, gradient norm and speed; only those that were logged."""
+    figures = [_over_tokens(curves, "loss", "Loss over tokens", "loss (nats per token)", "validation_loss")]
+    in_bytes = [one for one in curves if one.bytes_per_token]
+    if in_bytes:
+        figures.append(_bits_over_bytes(in_bytes))
+    figures.append(_over_tokens(curves, "learning_rate", "Learning rate", "learning rate"))
+    for column, title, unit in (("grad_norm", "Gradient norm", "gradient norm"), ("tokens_per_s", "Throughput", "tokens per second")):
+        if any(np.isfinite(one.history.training[column]).any() for one in curves):
+            figures.append(_over_tokens(curves, column, title, unit))
+    return figures
+
+
+def _over_tokens(curves: Sequence[Curve], column: str, title: str, unit: str, validation: str | None = None) -> Figure:
+    def draw(axes: Any) -> None:
+        for number, one in enumerate(curves):
+            training, tokens_per_step = one.history.training, one.history.tokens_per_step
+            _draw_curve(axes, number, training["consumed_tokens"], training[column])
+            if validation:
+                _draw_points(axes, number, one.history.validation["step"] * tokens_per_step, one.history.validation[validation])
+            _mark_resumes(axes, number, [step * tokens_per_step for step in one.history.resumes])
+        _finish(axes, unit, "training tokens", from_zero=column != "loss")
+
+    return _figure(column, title, _words(curves, title, unit, "training tokens"), draw)
+
+
+def _bits_over_bytes(curves: Sequence[Curve]) -> Figure:
+    def draw(axes: Any) -> None:
+        for number, one in enumerate(curves):
+            ratio, training, validation = one.bytes_per_token or 1.0, one.history.training, one.history.validation
+            bytes_per_step = one.history.tokens_per_step * ratio
+            _draw_curve(axes, number, training["consumed_tokens"] * ratio, training["loss"] / np.log(2) / ratio)
+            _draw_points(axes, number, validation["step"] * bytes_per_step, validation["validation_bits_per_byte"])
+            _mark_resumes(axes, number, [step * bytes_per_step for step in one.history.resumes])
+        _finish(axes, "bits per byte", "bytes of training text", from_zero=False)
+
+    title = "Bits per byte over bytes"
+    return _figure("bits_per_byte", title, _words(curves, title, "bits per byte", "bytes of training text"), draw)
+
+
+def bar_figure(name: str, title: str, metric: str, bars: Sequence[Bar], models: Sequence[str]) -> Figure:
+    """Horizontal bars, grouped by category; `models` in the order of their colours. At most MOST_BARS are drawn."""
+    drawn = list(bars)[:MOST_BARS]
+    rows = [(number, bar) for number, bar in enumerate(drawn)]
+    starts = [number for number, bar in rows if number == 0 or drawn[number - 1].category != bar.category]
+    places = {number: number + 0.7 * sum(start <= number for start in starts) for number, _ in rows}
+
+    def draw(axes: Any) -> None:
+        for number, bar in rows:
+            colour = COLOURS[models.index(bar.model) % len(COLOURS)]
+            axes.barh(places[number], bar.value, height=0.85, color=colour)
+            if bar.low is not None and bar.high is not None:
+                spread = [[bar.value - bar.low], [bar.high - bar.value]]
+                axes.errorbar(bar.value, places[number], xerr=spread, color="#222222", linewidth=0.8, capsize=2)
+        ends = [*starts[1:], len(drawn)]
+        middles = [(places[start] + places[end - 1]) / 2 for start, end in zip(starts, ends, strict=True)]
+        axes.set_yticks(middles, [_short(drawn[start].category) for start in starts])
+        axes.invert_yaxis()
+        axes.grid(visible=False, axis="y")
+        axes.set_axisbelow(True)
+        axes.set_xlabel(metric)
+
+    alt = f"{title}: bars of {len(starts)} categories for {', '.join(models)}; the same figures stand in the table."
+    return _figure(name, title, alt, draw, height_inches=0.9 + BAR_INCHES * (max(places.values(), default=0) + 1))
+
+
+def _figure(name: str, title: str, alt: str, draw: Callable[[Any], None], height_inches: float = 2.9) -> Figure:
     import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure as Canvas
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+    output = io.BytesIO()
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(8, 5.6), dpi=150, layout="constrained")
-        FigureCanvasAgg(figure)
-        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3.2, 1))
-        _draw_losses(upper, history)
-        _draw_learning_rate(lower, history)
-        figure.suptitle(title, x=0.01, horizontalalignment="left", fontsize=10)
-        with atomic_file(path, "wb") as handle:
-            figure.savefig(handle, format="png", metadata={"Software": None})
+        layout = ConstrainedLayoutEngine(w_pad=0.12)  # wide enough for a tick label that sticks out at the end of the axis
+        figure = Canvas(figsize=(4.4, height_inches), layout=layout)
+        FigureCanvasSVG(figure)
+        draw(figure.subplots())
+        figure.savefig(output, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    return Figure(name, title, alt, output.getvalue())
 
 
-def _draw_losses(axes: Any, history: RunHistory) -> None:
-    tokens, losses = history.training["consumed_tokens"], history.training["loss"]
-    window = _smoothing_window(len(losses))
+def _draw_curve(axes: Any, number: int, places: FloatArray, values: FloatArray) -> None:
+    known = np.isfinite(values)
+    places, values = places[known], values[known]
+    style = {"color": COLOURS[number % len(COLOURS)], "linewidth": 1.2, "dashes": DASHES[number % len(DASHES)]}
+    window = smoothing_window(len(values))
     if window > 1:
-        axes.plot(tokens, losses, color=TRAINING_COLOUR, linewidth=0.5, alpha=0.3)
-        label = f"training, mean of {window} logged steps"
-        axes.plot(_moving_mean(tokens, window), _moving_mean(losses, window), color=TRAINING_COLOUR, linewidth=1.2, label=label)
-    else:
-        axes.plot(tokens, losses, color=TRAINING_COLOUR, linewidth=1.0, label="training")
-    validated = history.validation["step"] * history.tokens_per_step
-    if len(validated):
-        style = {"color": VALIDATION_COLOUR, "linewidth": 0.9, "marker": "o", "markersize": 3.5, "zorder": 3}
-        axes.plot(validated, history.validation["validation_loss"], label="validation", **style)
-    _mark_resumes(axes, history, "resumed from checkpoint")
-    axes.set_ylabel("loss (nats per token)")
-    # Above the axes, where neither a curve nor a resume mark can run through it.
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0, borderpad=0.3, columnspacing=1.6)
+        axes.plot(places, values, color=style["color"], linewidth=0.4, alpha=0.25)
+    axes.plot(_moving_mean(places, window), _moving_mean(values, window), **style)
+    if len(values) == 1:
+        axes.plot(places, values, color=style["color"], marker="_", markersize=8)
 
 
-def _draw_learning_rate(axes: Any, history: RunHistory) -> None:
+def _draw_points(axes: Any, number: int, places: FloatArray, values: FloatArray) -> None:
+    known = np.isfinite(values)
+    style = {"linestyle": "none", "marker": "o", "markersize": 3.5, "markeredgecolor": "white", "markeredgewidth": 0.5, "zorder": 3}
+    axes.plot(places[known], values[known], color=COLOURS[number % len(COLOURS)], **style)
+
+
+def _mark_resumes(axes: Any, number: int, places: Sequence[float]) -> None:
+    for place in places:
+        axes.axvline(place, color=COLOURS[number % len(COLOURS)], alpha=0.6, linewidth=0.8, linestyle=(0, (1, 2)), zorder=1)
+
+
+def _finish(axes: Any, unit: str, places: str, from_zero: bool) -> None:
     from matplotlib.ticker import EngFormatter
 
-    axes.plot(history.training["consumed_tokens"], history.training["learning_rate"], color=RATE_COLOUR, linewidth=1.0)
-    _mark_resumes(axes, history, None)
-    axes.set_ylim(bottom=0)
-    axes.set_ylabel("learning rate")
-    axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0), useMathText=True)
-    axes.yaxis.get_offset_text().set_fontsize(8)
+    if from_zero:
+        axes.set_ylim(bottom=0)
+    if unit == "learning rate":
+        axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0), useMathText=False)
+    if unit == "tokens per second":
+        axes.yaxis.set_major_formatter(EngFormatter(sep="\N{NO-BREAK SPACE}"))
     axes.xaxis.set_major_formatter(EngFormatter(sep="\N{NO-BREAK SPACE}"))
     axes.set_xlim(left=0)
-    axes.set_xlabel(f"training tokens ({history.tokens_per_step:,.0f} per step)")
-    axes.figure.align_ylabels()
+    axes.set_xlabel(places)
+    axes.set_ylabel(unit)
 
 
-def _mark_resumes(axes: Any, history: RunHistory, label: str | None) -> None:
-    for number, step in enumerate(history.resumes):
-        where = step * history.tokens_per_step
-        axes.axvline(where, color=QUIET_COLOUR, linewidth=0.8, linestyle=(0, (2, 2)), label=label if number == 0 else None, zorder=1)
+def _words(curves: Sequence[Curve], title: str, unit: str, places: str) -> str:
+    return f"{title}: {unit} against {places} for {', '.join(one.label for one in curves)}; the table of runs has the last figures."
 
 
-def _smoothing_window(points: int) -> int:
+def _short(text: str) -> str:
+    return text if len(text) <= 24 else f"{text[:23]}…"
+
+
+def smoothing_window(points: int) -> int:
+    """How many neighbours are averaged for the line."""
     return 1 if points < SMOOTHED_FROM_POINTS else max(5, int(points * SMOOTHED_SHARE))
 
 

@@ -1,197 +1,229 @@
-"""The report of a run: loss curve, training figures, evaluation results before and after, as Markdown, PNG and JSON.
+"""The report of runs and evaluations: one self-contained HTML page, and its tables as Markdown, CSV and LaTeX.
 
-Everything in it is read from metrics.jsonl and results.json files; nothing is computed anew but paired differences.
+Everything in it is read from run folders and results.json files; nothing is computed anew but paired differences, categories and
+bits per byte of the training loss. Every figure names the file it comes from, with its SHA-256.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from evaluation.history import RunHistory, read_history
-from evaluation.plot import plot_loss
-from evaluation.stored import StoredResults, paired_difference, read_results
-from evaluation.table import LABELS, interval, number
-from nemo_ext.common.files import atomic_file, write_json
+from evaluation.compare import compare_inputs
+from evaluation.compare_facts import run_bytes_per_token
+from evaluation.compare_inputs import METRICS_NAME, SETTINGS_NAME, Inputs, Measured, read_inputs
+from evaluation.compare_tables import difference_tables, facts_table, runs_table, suite_names
+from evaluation.plot import Bar, Curve, Figure, bar_figure, curve_figures
+from evaluation.report_files import as_json, refuse_foreign, table_files, write_folder
+from evaluation.report_tables import Cell, Ends, Table, markdown, markdown_text
+from evaluation.table import HIDDEN, LABELS
+from nemo_ext.common.errors import DataError
 
-REPORT_SCHEMA = "sibol.report/1"
-REPORT_NAME, PLOT_NAME, SUMMARY_NAME = "report.md", "loss.png", "summary.json"
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One model in one results.json, as the model or as the baseline, under the label it has in the report."""
-
-    label: str
-    source: StoredResults
-    model: dict[str, Any]
-    metrics: dict[str, dict[str, float | None]]
-    references: dict[str, dict[str, dict[str, float | None]]]
-
-    @property
-    def suite(self) -> dict[str, Any]:
-        """Name, version and primary metric of what was measured."""
-        suite: dict[str, Any] = self.source.results["suite"]
-        return suite
-
-    @property
-    def primary(self) -> dict[str, float | None]:
-        """Value and interval of the suite's primary metric."""
-        return self.metrics[self.suite["primary_metric"]]
-
-    def as_dict(self) -> dict[str, Any]:
-        """For summary.json."""
-        return {
-            "label": self.label,
-            "results": str(self.source.path.absolute()),
-            "suite": f"{self.suite['name']} v{self.suite['version']}",
-            "metric": self.suite["primary_metric"],
-            **self.primary,
-            "model": self.model["path"],
-            "weights_sha256": self.model["weights_sha256"],
-            "data_sha256": self.source.results["data"]["sha256"],
-        }
+REPORT_SCHEMA = "sibol.report/2"
+PAGE_NAME, MARKDOWN_NAME, SUMMARY_NAME = "report.html", "report.md", "summary.json"
+EXPECTED_REFERENCES = ("uniform", "majority", "human")
 
 
-def write_report(run_dir: Path | str, results: Sequence[Path | str], out_dir: Path | str) -> dict[str, Any]:
-    """Write report.md, loss.png and summary.json into `out_dir`, in place of earlier ones, and return the summary.
+@dataclass
+class Section:
+    """A part of the page: what it has, and what is missing from it."""
 
-    run_dir: run folder with metrics.jsonl. results: results.json files; a baseline in one of them is shown before its model, and
-    every file after the first is compared with the first. Models go by the names of their folders. Raises DataError when an
-    input is missing or damaged, before anything is written.
+    title: str
+    tables: list[Table] = field(default_factory=list)
+    figures: list[Figure] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    legend: tuple[str, ...] = ()
+    bars: bool = False
+
+
+@dataclass
+class Sources:
+    """Files that figures come from, in the order of their first mention."""
+
+    files: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    def name(self, path: Path | str, sha256: str | None) -> str:
+        """The short name under which a file is listed."""
+        key = (str(Path(path).absolute()), sha256 or "-")
+        return self.files.setdefault(key, f"S{len(self.files) + 1}")
+
+    def table(self) -> Table:
+        """The list of all that was named."""
+        rows = tuple((name, path, digest) for (path, digest), name in self.files.items())
+        return Table("sources", "Where the figures come from", ("source", "file", "SHA-256"), rows)
+
+
+def write_report(arguments: Sequence[str | Path], out_dir: Path | str, title: str | None = None, overwrite: bool = False) -> dict[str, Any]:
+    """Write the report of run folders and results into `out_dir`, and return what summary.json holds.
+
+    Raises DataError when nothing is named or an input is missing or damaged, OutputExistsError when `out_dir` is taken; then
+    nothing is written.
     """
-    run_dir, out_dir = Path(run_dir), Path(out_dir)
-    history = read_history(run_dir)
-    measured = _measured([read_results(path) for path in results])
-    comparisons = _comparisons(measured)
-    summary = {
-        "schema": REPORT_SCHEMA,
-        "run": str(run_dir.absolute()),
-        "training": history.summary(),
-        "results": [one.as_dict() for one in measured],
-        "comparisons": comparisons,
-    }
-    plot_loss(history, out_dir / PLOT_NAME, f"{run_dir.absolute().name}: loss over training tokens")
-    write_json(out_dir / SUMMARY_NAME, summary)
-    with atomic_file(out_dir / REPORT_NAME) as handle:
-        handle.write("\n".join(_markdown(run_dir, history, measured, comparisons)) + "\n")
+    from evaluation.report_page import render_page
+
+    out_dir = Path(out_dir)
+    refuse_foreign(out_dir, overwrite, SUMMARY_NAME, REPORT_SCHEMA)
+    inputs = read_inputs(arguments)
+    if not inputs.runs and not inputs.measured:
+        raise DataError("Nothing to report on. Give run folders, or folders that `sibol evaluate` wrote.")
+    comparison = compare_inputs(inputs)
+    sources = Sources()
+    sections = [_training(inputs, comparison, sources), *_suites(inputs, comparison, sources), _differences(comparison)]
+    sections.append(Section("Sources", [_models(inputs.measured), sources.table()]))
+    title = title or "Report of " + ", ".join(dict.fromkeys([run.label for run in inputs.runs] + [one.label for one in inputs.measured]))
+    listed = [{"source": name, "file": path, "sha256": digest} for (path, digest), name in sources.files.items()]
+    summary = {"schema": REPORT_SCHEMA, "title": title, "sources": listed, **_figures_of(inputs), "comparison": comparison}
+    tables = [table for section in sections for table in section.tables if table.rows]
+    figures = {f"figures/{figure.name}.svg": figure.svg for section in sections for figure in section.figures}
+    texts = {PAGE_NAME: render_page(title, sections), MARKDOWN_NAME: _markdown(title, sections), SUMMARY_NAME: as_json(summary)}
+    write_folder(out_dir, {**table_files(tables), **figures, **texts}, overwrite)
     return summary
 
 
-def _measured(stored: Sequence[StoredResults]) -> list[Measured]:
-    """Baselines before their models. Equal names of different models get the name of the folder around them, too."""
-    found = []
-    for one in stored:
-        parts = [one.results["baseline"], one.results] if one.results["baseline"] else [one.results]
-        found += [Measured("", one, part["model"], part["metrics"], part["references"]) for part in parts]
-    paths = {one.model["path"]: Path(one.model["path"]) for one in found}
-    names = Counter(path.name for path in paths.values())
-    labels = {key: path.name if names[path.name] == 1 else f"{path.parent.name}/{path.name}" for key, path in paths.items()}
-    return [replace(one, label=labels[one.model["path"]]) for one in found]
+def _figures_of(inputs: Inputs) -> dict[str, Any]:
+    """What was measured of each model, as results.json has it."""
+    measured = [
+        {
+            "label": one.label,
+            "results": str(one.source.path.absolute()),
+            "sha256": one.source.sha256,
+            "part": one.part,
+            "suite": f"{one.suite['name']} v{one.suite['version']}",
+            "metrics": one.metrics,
+            "references": one.results["references"],
+        }
+        for one in inputs.measured
+    ]
+    return {"results": measured}
 
 
-def _comparisons(measured: Sequence[Measured]) -> list[dict[str, Any]]:
-    """Baseline against model within a file, and the model of the first file against that of each later one."""
+def _training(inputs: Inputs, comparison: dict[str, Any], sources: Sources) -> Section:
+    section = Section("Training", [runs_table(comparison["runs"])])
+    if not inputs.runs:
+        section.notes.append("No run folder was given, so there are no curves of training.")
+    curves = []
+    for run in inputs.runs:
+        names = [sources.name(run.path / SETTINGS_NAME, run.settings_sha256)] if run.settings else []
+        if run.history is None:
+            section.notes.append(f"{run.label} has not logged a training step yet, so it has no curves.")
+            continue
+        names.insert(0, sources.name(run.path / METRICS_NAME, run.history.sha256))
+        section.notes.append(f"Curves and figures of {run.label}: {', '.join(names)}.")
+        curves.append(Curve(run.label, run.history, run_bytes_per_token(run)))
+        if not len(run.history.validation["step"]):
+            section.notes.append(f"{run.label} has no validation figures.")
+    if curves:
+        section.figures, section.legend = curve_figures(curves), tuple(one.label for one in curves)
+        section.notes.append("Lines: training, a moving mean where many steps are logged; dots: validation; upright dots: resumes.")
+    return section
+
+
+def _suites(inputs: Inputs, comparison: dict[str, Any], sources: Sources) -> Iterable[Section]:
+    """A section per measurement. `comparison` has the same measurements in the same order."""
+    if not inputs.measured:
+        yield Section("Evaluation", notes=["No results were given. `sibol evaluate` measures an exported model."])
+    for name, suite in zip(suite_names(comparison["suites"]), comparison["suites"], strict=True):
+        paths = {entry["results"] for arm in suite["arms"] for entry in arm["sources"]}
+        members = [one for one in inputs.measured if str(one.source.path.absolute()) in paths]
+        section = Section(f"{suite['suite']} v{suite['version']}", [_scores(name, members, sources)], notes=_missing(members))
+        section.tables += [table for table in difference_tables(name, suite) if table.rows]
+        section.notes += dict.fromkeys(text for one in members for text in one.source.results["warnings"])
+        bars = [
+            Bar(arm["label"], category, entry["value"], entry["low"], entry["high"])
+            for category in suite["arms"][0]["categories"]
+            for arm in suite["arms"]
+            for entry in [arm["categories"][category]]
+        ]
+        if bars:
+            section.legend, section.bars = tuple(arm["label"] for arm in suite["arms"]), True
+            metric = LABELS.get(suite["metric"], suite["metric"])
+            section.figures.append(bar_figure(f"{name}_categories", f"{suite['suite']} by category", metric, bars, section.legend))
+            section.tables.append(_categories(name, suite, metric))
+        rows_files = dict.fromkeys((one.source.rows_path, one.source.results["per_document"]["sha256"]) for one in members)
+        section.notes.append(f"Differences and categories are computed from {', '.join(sources.name(*one) for one in rows_files)}.")
+        yield section
+
+
+def _scores(name: str, members: Sequence[Measured], sources: Sources) -> Table:
+    """Models, and below each what a trivial model scores; a reference that all share stands once, at the end."""
+    suite, settings = members[0].suite, members[0].source.results["settings"]
+    primary = suite["primary_metric"]
+    others = [key for key in dict.fromkeys(key for one in members for key in one.metrics) if key != primary and key not in HIDDEN]
+    references = [one.results["references"] for one in members]
+    shared = [key for key in references[0] if all(one.get(key) == references[0][key] for one in references)]
+
+    def row(label: str, metrics: dict[str, Any], one: Measured) -> tuple[Cell, ...]:
+        entry = metrics.get(primary, {})
+        rest = [metrics.get(key, {}).get("value") for key in others]
+        return (
+            label,
+            entry.get("value"),
+            Ends(entry.get("low"), entry.get("high")),
+            *rest,
+            sources.name(one.source.path, one.source.sha256),
+        )
+
+    rows = []
+    for one in members:
+        rows.append(row(one.label, one.metrics, one))
+        rows += [row(f"{key} ({one.label})", metrics, one) for key, metrics in one.results["references"].items() if key not in shared]
+    rows += [row(key, references[0][key], members[0]) for key in shared]
+    direction = "lower is better" if suite["lower_is_better"] else "higher is better"
+    note = f"{direction.capitalize()}. Intervals of {settings['confidence']:.0%}: {settings.get('interval', 'bootstrap over items')}."
+    columns = ("model", LABELS.get(primary, primary), "interval", *(LABELS.get(key, key) for key in others), "source")
+    data = members[0].source.results["data"]
+    title = f"{suite['name']} v{suite['version']} on {data['documents']:,} items"
+    return Table(f"{name}_scores", title, columns, tuple(rows), (note,))
+
+
+def _missing(members: Sequence[Measured]) -> list[str]:
+    """Baselines that a reader will look for."""
     found = []
-    models = [one for one in measured if one.model is one.source.results["model"]]
-    for baseline in measured:
-        if baseline not in models:
-            model = next(one for one in models if one.source is baseline.source)
-            difference = baseline.source.results["baseline"]["difference"].get(model.suite["primary_metric"])
-            found.append(_comparison(baseline, model, difference))
-    for other in models[1:]:
-        paired = paired_difference(models[0].source, other.source)
-        found.append(_comparison(models[0], other, paired.as_dict() if paired else None))
+    if not any(one.part == "baseline" for one in members):
+        found.append("No untrained or base model was measured beside these; `sibol evaluate --baseline` does that.")
+    names = " ".join(name for one in members for name in one.results["references"])
+    absent = [name for name in EXPECTED_REFERENCES if name not in names]
+    if absent and not members[0].suite["lower_is_better"]:
+        found.append(f"The results have no {', '.join(absent)} figure to compare with.")
     return found
 
 
-def _comparison(first: Measured, second: Measured, difference: dict[str, float | None] | None) -> dict[str, Any]:
-    metric = first.suite["primary_metric"]
-    return {"from": first.label, "to": second.label, "metric": metric, "documents": first.source.documents, "difference": difference}
+def _categories(name: str, suite: dict[str, Any], metric: str) -> Table:
+    rows = tuple(
+        (category, arm["label"], entry["items"], entry["value"], Ends(entry["low"], entry["high"]))
+        for category in suite["arms"][0]["categories"]
+        for arm in suite["arms"]
+        for entry in [arm["categories"][category]]
+    )
+    return Table(f"{name}_by_category", f"{suite['suite']} by category", ("category", "model", "items", metric, "interval"), rows)
 
 
-def _markdown(run_dir: Path, history: RunHistory, measured: list[Measured], comparisons: list[dict[str, Any]]) -> Iterable[str]:
-    yield from (f"# Report of {run_dir.absolute().name}", "", f"![Loss over training tokens]({PLOT_NAME})", "", "## Training", "")
-    yield from _table(("figure", "value"), _training_rows(history.summary()))
-    if measured:
-        yield from ("", "## Evaluation", "")
-        yield from _evaluation(measured)
-        yield from (f"\n{_sentence(comparison)}" for comparison in comparisons)
-        yield from ("", "### What was measured", "")
-        yield from _sources(measured)
-        warnings = dict.fromkeys(warning for one in measured for warning in one.source.results["warnings"])
-        yield from (f"\nWarning: {warning}" for warning in warnings)
+def _differences(comparison: dict[str, Any]) -> Section:
+    """In what the compared models differ besides what is under study."""
+    table = facts_table(comparison["differences"])
+    notes = [*comparison["warnings"], *comparison["unknown"]]
+    return Section(
+        "Are they comparable?", [table] if table.rows else [], notes=notes or ["No difference is known, and nothing is unknown."]
+    )
 
 
-def _training_rows(figures: dict[str, Any]) -> Iterable[tuple[str, str]]:
-    yield "optimizer steps", number(figures["steps"])
-    yield "tokens", f"{figures['tokens']:,} ({figures['tokens_per_step']:,.0f} per step)"
-    yield "training loss, first and last logged step", f"{figures['first_loss']:.4f}, {figures['last_loss']:.4f} nats per token"
-    if figures["last_validation_loss"] is not None:
-        yield "validation loss, last and best", _pair(figures, "validation_loss") + " nats per token"
-    if figures["last_validation_bits_per_byte"] is not None:
-        yield "validation, last and best", _pair(figures, "validation_bits_per_byte") + " bits per byte"
-    optional = {
-        "median_tokens_per_s": ("median speed", lambda value: f"{value:,.0f} tokens per second"),
-        "wall_s": ("time in training steps", lambda value: f"{value:,.0f} s"),
-        "peak_memory_bytes": ("peak memory of a rank", lambda value: f"{value / 2**30:,.2f} GiB"),
-        "largest_grad_norm": ("largest gradient norm", lambda value: f"{value:.3f}"),
-    }
-    for name, (label, show) in optional.items():
-        if figures[name] is not None:
-            yield label, show(figures[name])
-    if figures["resumed_after_steps"]:
-        yield "resumed after steps", ", ".join(map(str, figures["resumed_after_steps"]))
-
-
-def _pair(figures: dict[str, Any], name: str) -> str:
-    return f"{figures[f'last_{name}']:.4f}, {figures[f'best_{name}']:.4f}"
-
-
-def _evaluation(measured: list[Measured]) -> Iterable[str]:
-    """One row per model; the trivial models stand in columns, because they depend on the vocabulary of the model in the row."""
-    primary = measured[0].suite["primary_metric"]
-    references = sorted({name for one in measured for name in one.references})
-    rows = []
+def _models(measured: Sequence[Measured]) -> Table:
+    rows: dict[tuple[Cell, ...], None] = {}
     for one in measured:
-        cells = [one.label, f"{one.suite['name']} v{one.suite['version']}", number(one.primary["value"]), interval(one.primary)]
-        cells += [number(one.references.get(name, {}).get(primary, {}).get("value")) for name in references]
-        rows.append((*cells, number(one.metrics.get("token_perplexity", {}).get("value"))))
-    confidence = f"{measured[0].source.results['settings']['confidence']:.0%} interval"
-    headings = ("model", "suite", LABELS.get(primary, primary), confidence, *(f"{name} distribution" for name in references))
-    yield from _table((*headings, "token perplexity"), rows)
+        step = (one.model["provenance"] or {}).get("step")
+        data = one.source.results["data"]
+        rows[(one.label, step, one.model["path"], one.model["weights_sha256"], data.get("path"), data["sha256"])] = None
+    columns = ("model", "trained steps", "folder", "weights SHA-256", "data", "data SHA-256")
+    return Table("models", "What was measured", columns, tuple(rows))
 
 
-def _sentence(comparison: dict[str, Any]) -> str:
-    difference, names = comparison["difference"], f"From `{comparison['from']}` to `{comparison['to']}`"
-    if difference is None:
-        return f"{names}: not comparable, because the results come from different suites, texts or scoring rules."
-    verdict = "of unknown certainty, from a single document"
-    if difference["low"] is not None:
-        clear = difference["low"] > 0 or difference["high"] < 0
-        verdict = "the interval excludes zero" if clear else "the interval includes zero, so this is no clear change"
-    metric = LABELS.get(comparison["metric"], comparison["metric"])
-    shown = f"{difference['value']:+.4f} {metric}, {interval(difference)} paired over {comparison['documents']:,} documents"
-    return f"{names}: {shown}; {verdict}."
-
-
-def _sources(measured: list[Measured]) -> Iterable[str]:
-    rows = []
-    for one in measured:
-        data, model = one.source.results["data"], one.model
-        split = f", split {data['split']}" if data["split"] else ""
-        text = f"{data['documents']:,} documents, {data['bytes']:,} bytes{split} (`{data['sha256'][:12]}`)"
-        step = (model["provenance"] or {}).get("step")
-        windows = f"{model['context_tokens']:,}, {model['stride_tokens']:,}"
-        rows.append((one.label, "-" if step is None else f"{step:,}", f"`{model['weights_sha256'][:12]}`", windows, text))
-    yield from _table(("model", "trained steps", "weights SHA-256", "context, stride (tokens)", "text"), rows)
-
-
-def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterable[str]:
-    yield "| " + " | ".join(headings) + " |"
-    yield "|" + " --- |" * len(headings)
-    for row in rows:
-        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
+def _markdown(title: str, sections: Sequence[Section]) -> str:
+    parts = [f"# {markdown_text(title)}\n"]
+    for section in sections:
+        parts.append(f"# {markdown_text(section.title)}\n")
+        parts += [f"![{markdown_text(figure.alt)}](figures/{figure.name}.svg)\n" for figure in section.figures]
+        parts += [markdown(table) for table in section.tables if table.rows]
+        parts += [f"- {markdown_text(note)}" for note in section.notes] + ([""] if section.notes else [])
+    return "\n".join(parts)

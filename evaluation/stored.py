@@ -1,75 +1,98 @@
-"""Reads results.json files back, and compares two of them document by document when they measured the same texts."""
+"""Reads results.json files back, with the score of every item, so that models can be compared item by item."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from evaluation.statistics import Bootstrap, FloatArray, Interval
+from evaluation.statistics import FloatArray
 from nemo_ext.common.errors import DataError
 from nemo_ext.common.files import read_json, sha256_of_file
 
 RESULTS_SCHEMA = "sibol.results/1"
+Part = Literal["model", "baseline"]
+# Settings that may differ between results without making them another measurement; `evaluation.compare` names those that differ.
+FREE_SETTINGS = ("batch_size", "context_tokens", "stride_tokens", "resamples", "confidence", "seed")
+
+
+@dataclass(frozen=True)
+class ItemScores:
+    """Scores of one model, item by item: the figure of the whole is the sum of `scores` over the sum of `weights`.
+
+    Bits per byte: bits and bytes of a document. Any other suite: the item's score (1 is right) and 1.
+    `categories` are "" for items that have none.
+    """
+
+    ids: tuple[str, ...]
+    categories: tuple[str, ...]
+    scores: FloatArray
+    weights: FloatArray
 
 
 @dataclass(frozen=True)
 class StoredResults:
-    """A results.json."""
+    """A results.json and the SHA-256 of its bytes."""
 
     path: Path
     results: dict[str, Any]
+    sha256: str
 
     @property
     def documents(self) -> int:
-        """How many documents were scored."""
+        """How many documents or items were scored."""
         return int(self.results["data"]["documents"])
 
-    def same_measurement(self, other: StoredResults) -> bool:
-        """Whether both come from the same version of a suite, the same texts and the same rules of scoring."""
-        return _measurement(self.results) == _measurement(other.results)
+    @property
+    def rows_path(self) -> Path:
+        """The file with one line per item."""
+        return self.path.parent / str(self.results["per_document"]["file"])
+
+    def measurement(self) -> dict[str, Any]:
+        """Suite, version, texts and rules of scoring: what two results must share to be compared."""
+        suite, data, settings = self.results["suite"], self.results["data"], self.results["settings"]
+        rules = {f"settings.{name}": value for name, value in settings.items() if name not in FREE_SETTINGS}
+        ignored = ("settings.split", "settings.text_field")  # where the texts were read; what was read is in their digest
+        rules = {name: value for name, value in rules.items() if name not in ignored}
+        return {"suite": suite["name"], "suite version": suite["version"], "data sha256": data["sha256"], **rules}
+
+    def items(self, part: Part = "model") -> ItemScores:
+        """Scores of the model or of the baseline. Raises DataError when the file is missing, was altered or lacks a score."""
+        entry, path = self.results["per_document"], self.rows_path
+        if not path.is_file() or sha256_of_file(path) != entry["sha256"]:
+            found = "was altered" if path.is_file() else "is missing"
+            raise DataError(f"{path} {found}; {self.path} names it with SHA-256 {entry['sha256']}. Run `sibol evaluate` again.")
+        with path.open(encoding="utf-8") as handle:
+            rows = [json.loads(line) for line in handle]
+        prefix = "" if part == "model" else "baseline_"
+        scored = [_score(row, prefix, path, number) for number, row in enumerate(rows, 1)]
+        table = np.array(scored, dtype=np.float64).reshape(-1, 2)
+        categories = tuple(str(row.get("category", row.get("domain")) or "") for row in rows)
+        return ItemScores(tuple(str(row["id"]) for row in rows), categories, table[:, 0], table[:, 1])
 
 
-def _measurement(results: dict[str, Any]) -> tuple[Any, ...]:
-    suite, data, settings = results["suite"], results["data"], results["settings"]
-    return suite["name"], suite["version"], data["sha256"], settings["score_end_of_document"]
+def _score(row: dict[str, Any], prefix: str, path: Path, number: int) -> tuple[float, float]:
+    if f"{prefix}bits" in row:
+        return row[f"{prefix}bits"], row["bytes"]
+    for name in ("score", "correct"):
+        if isinstance(row.get(prefix + name), (bool, int, float)):
+            return float(row[prefix + name]), 1.0
+    raise DataError(
+        f"{path}:{number} has no {prefix}bits, {prefix}score or {prefix}correct. Expected a score per item, as `sibol evaluate` writes; "
+        "run it again" + (" with --baseline." if prefix else ".")
+    )
 
 
 def read_results(path: Path | str) -> StoredResults:
-    """Read a results.json. Raises DataError when it is missing, damaged or of another schema."""
+    """Read a results.json, or that of a folder. Raises DataError when it is missing, damaged or of another schema."""
     path = Path(path)
+    if path.is_dir():
+        path /= "results.json"
     results = read_json(path, "evaluation results")
     schema = results.get("schema") if isinstance(results, dict) else None
     if schema != RESULTS_SCHEMA:
         raise DataError(f"{path} has schema {schema!r}, expected {RESULTS_SCHEMA!r}. Write it again with `sibol evaluate`.")
-    return StoredResults(path, results)
-
-
-def paired_difference(first: StoredResults, second: StoredResults) -> Interval | None:
-    """Bits per byte of `second` minus `first` on the same documents, with its interval; None when they measured different things.
-
-    Raises DataError when a per-document file is missing or was altered.
-    """
-    if not first.same_measurement(second) or first.results["suite"]["name"] != "bits_per_byte":
-        return None
-    before, after = _bits_and_bytes(first), _bits_and_bytes(second)
-    settings = second.results["settings"]
-    columns = np.stack([after[:, 0], before[:, 0], after[:, 1]], axis=1)
-    bootstrap = Bootstrap(columns, settings["resamples"], settings["confidence"], settings["seed"])
-    return bootstrap.interval(lambda sums: (sums[..., 0] - sums[..., 1]) / sums[..., 2])
-
-
-def _bits_and_bytes(stored: StoredResults) -> FloatArray:
-    """`[documents, 2]` from the per-document file, in the order of the documents."""
-    entry = stored.results["per_document"]
-    path = stored.path.parent / entry["file"]
-    if not path.is_file() or sha256_of_file(path) != entry["sha256"]:
-        found = "was altered" if path.is_file() else "is missing"
-        raise DataError(f"{path} {found}; {stored.path} names it with SHA-256 {entry['sha256']}. Run `sibol evaluate` again.")
-    with path.open(encoding="utf-8") as handle:
-        rows: Sequence[tuple[float, float]] = [(row["bits"], row["bytes"]) for row in map(json.loads, handle)]
-    return np.array(rows, dtype=np.float64).reshape(-1, 2)
+    return StoredResults(path, results, sha256_of_file(path))

@@ -45,7 +45,7 @@ class Demo:
             ("export the untrained model", self.untrained / "config.json", self.export_untrained),
             ("export to Hugging Face and verify", self.trained / "config.json", self.export_trained),
             ("evaluate bits per byte on held-out text", self.results / "results.json", self.evaluate),
-            ("write the report", self.report / "report.md", self.write_report),
+            ("write the report", self.report / "report.html", self.write_report),
         ]
 
     @property
@@ -139,10 +139,10 @@ class Demo:
         evaluate(self.trained, data=self.dataset, out=self.results, baseline=self.untrained)
 
     def write_report(self) -> None:
-        """Loss curve and table."""
+        """Curves of the run, and the model before and after it with intervals, on one page."""
         from evaluation.report import write_report
 
-        write_report(Path(self.config.output_dir), [self.results / "results.json"], self.report)
+        write_report([self.config.output_dir, self.results], self.report, title="Demo: before and after training", overwrite=True)
 
     def summary(self) -> tuple[list[str], list[list[str]]]:
         """Header and rows of the closing table."""

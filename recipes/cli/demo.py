@@ -52,4 +52,4 @@ def demo(
     for row in rows:
         table.add_row(*row)
     Console().print(table)
-    typer.echo(f"Model: {one.trained}   Report: {one.report / 'report.md'}, {one.report / 'loss.png'}   ({time.monotonic() - began:.0f} s)")
+    typer.echo(f"Model: {one.trained}   Report: {one.report / 'report.html'}   ({time.monotonic() - began:.0f} s)")

@@ -9,7 +9,24 @@ from typing import Annotated
 import typer
 
 from nemo_ext.common.errors import SibolError
-from recipes.cli import bench, data, demo, doctor, evaluate, export, import_model, jobs, plan, show, slice, stage, submit, tokenizer, train
+from recipes.cli import (
+    bench,
+    data,
+    demo,
+    doctor,
+    evaluate,
+    export,
+    import_model,
+    jobs,
+    plan,
+    report,
+    show,
+    slice,
+    stage,
+    submit,
+    tokenizer,
+    train,
+)
 
 app = typer.Typer(
     name="sibol",
@@ -28,6 +45,8 @@ app.command("import")(import_model.import_model)
 app.command("export")(export.export)
 app.command("slice")(slice.slice_model)
 app.command("evaluate")(evaluate.evaluate)
+app.command("compare")(report.compare)
+app.command("report")(report.report)
 app.command("demo")(demo.demo)
 app.command("submit")(submit.submit)
 app.command("jobs")(jobs.jobs)

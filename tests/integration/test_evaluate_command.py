@@ -217,24 +217,21 @@ def test_the_report_shows_the_paired_change_from_the_first_results_to_the_second
     for name in ("model", "other"):
         assert sibol(models / name, "--data", data, "--out", tmp_path / name).exit_code == 0
     assert sibol(models / "other", "--data", data, "--out", tmp_path / "paired", "--baseline", models / "model").exit_code == 0
-    (tmp_path / "run").mkdir()
-    line = {"step": 1, "loss": 2.0, "learning_rate": 0.1, "consumed_tokens": 64}
-    (tmp_path / "run" / "metrics.jsonl").write_text(json.dumps(line) + "\n")
     stored = [tmp_path / name / "results.json" for name in ("model", "other")]
-    summary = write_report(tmp_path / "run", stored, tmp_path / "report")
     expected = read(tmp_path / "paired")[0]["baseline"]["difference"]["bits_per_byte"]
-    change = {"from": "model", "to": "other", "metric": "bits_per_byte", "documents": len(TEXTS), "difference": pytest.approx(expected)}
-    assert summary["comparisons"] == [change]
-    assert [one["label"] for one in summary["results"]] == ["model", "other"]
-    paired = write_report(tmp_path / "run", [tmp_path / "paired" / "results.json"], tmp_path / "report")
-    assert paired["comparisons"] == summary["comparisons"]  # a baseline in the same file is the same comparison
-    assert [(one["label"], one["value"]) for one in paired["results"]] == [
-        (one["label"], pytest.approx(one["value"])) for one in summary["results"]
-    ]
-    text = (tmp_path / "report" / "report.md").read_text()
-    assert f"{expected['value']:+.4f} bits per byte" in text and "![Loss over training tokens](loss.png)" in text
-    assert json.loads((tmp_path / "report" / "summary.json").read_text()) == paired
+    summary = write_report(stored, tmp_path / "report")
+    suite = summary["comparison"]["suites"][0]
+    (change,) = suite["comparisons"]
+    assert (change["from"], change["to"], suite["items"]) == ("model", "other", len(TEXTS))
+    assert {key: change["difference"][key] for key in expected} == pytest.approx(expected)
+    paired = write_report([tmp_path / "paired"], tmp_path / "report", overwrite=True)  # a baseline in the same file: the same comparison
+    assert paired["comparison"]["suites"][0]["comparisons"][0]["difference"] == pytest.approx(change["difference"])
+    domains = read(tmp_path / "paired")[0]["domains"]
+    found = paired["comparison"]["suites"][0]["arms"][1]["categories"]
+    assert {name: entry["value"] for name, entry in found.items()} == pytest.approx(
+        {name: entry["bits_per_byte"]["value"] for name, entry in domains.items()}
+    )
     with (tmp_path / "other" / "per_document.jsonl").open("a") as handle:
         handle.write("\n")
     with pytest.raises(DataError, match=r"per_document\.jsonl was altered"):
-        write_report(tmp_path / "run", stored, tmp_path / "report")
+        write_report(stored, tmp_path / "report", overwrite=True)

@@ -1,0 +1,168 @@
+"""`sibol compare` on folders with known scores: what is different, what is noise, what else differs, and what is refused."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from nemo_ext.common.errors import DataError, OutputExistsError, SibolError
+from recipes.cli.main import app
+from tests.support.evaluation_folders import write_results, write_run
+
+BASE = [1.0, 0.0] * 20
+BETTER = [1.0, 0.0] * 10 + [1.0] * 20
+CATEGORIES = ["easy"] * 20 + ["hard"] * 20
+
+
+def sibol(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["compare", *map(str, arguments)])
+
+
+def compared(folder: Path, *arguments: object) -> dict[str, Any]:
+    outcome = sibol(*arguments, "--out", folder / "out", "--overwrite")
+    assert outcome.exit_code == 0, outcome.exception
+    found: dict[str, Any] = json.loads((folder / "out" / "comparison.json").read_text())
+    return found
+
+
+def refusal(*arguments: object) -> str:
+    error = sibol(*arguments).exception
+    assert isinstance(error, SibolError), error
+    return str(error)
+
+
+def test_a_difference_its_interval_and_its_categories_are_those_of_the_scores(tmp_path: Path) -> None:
+    write_results(tmp_path / "a", BASE, categories=CATEGORIES, model="plain")
+    write_results(tmp_path / "b", BETTER, categories=CATEGORIES, model="stochastic")
+    comparison = compared(tmp_path, tmp_path / "a", tmp_path / "b" / "results.json")
+    (suite,) = comparison["suites"]
+    (change,) = suite["comparisons"]
+    assert (change["from"], change["to"], suite["items"]) == ("plain", "stochastic", 40)
+    assert change["difference"]["value"] == pytest.approx(np.mean(BETTER) - np.mean(BASE))
+    assert change["difference"]["low"] > 0 and change["difference"]["verdict"] == "clear"
+    assert change["difference"]["p_value"] == 2 / 2**10  # ten pairs differ, all in one direction
+    easy, hard = change["categories"]
+    assert (easy["category"], easy["difference"]["value"], easy["difference"]["verdict"]) == ("easy", 0.0, "noise")
+    assert (hard["difference"]["value"], hard["difference"]["verdict"]) == (0.5, "clear")
+    assert hard["difference"]["adjusted_p_value"] == pytest.approx(2 * hard["difference"]["p_value"])  # two tests in that table
+
+
+def test_tables_hold_the_numbers_of_the_json_in_full_precision(tmp_path: Path) -> None:
+    write_results(tmp_path / "a", BASE, model="plain, or not")
+    write_results(tmp_path / "b", [value * 0.7 for value in BETTER], model="50% & more_")
+    comparison = compared(tmp_path, tmp_path / "a", tmp_path / "b")
+    (row,) = csv.DictReader((tmp_path / "out" / "tables" / "pacute_differences.csv").open())
+    difference = comparison["suites"][0]["comparisons"][0]["difference"]
+    assert (row["from"], row["to"]) == ("plain, or not", "50% & more_")
+    assert [float(row[key]) for key in ("difference", "interval low", "interval high", "p corrected")] == [
+        difference[key] for key in ("value", "low", "high", "adjusted_p_value")
+    ]
+    latex = (tmp_path / "out" / "tables" / "pacute_differences.tex").read_text()
+    assert r"50\% \& more\_" in latex and r"\toprule" in latex and "50% &" not in latex
+    assert r"50% & more\_" in (tmp_path / "out" / "comparison.md").read_text()
+
+
+def test_models_that_differ_at_random_are_called_noise(tmp_path: Path) -> None:
+    scores = np.random.default_rng(0).random((2, 60)).round(3).tolist()
+    for name, values in zip("ab", scores, strict=True):
+        write_results(tmp_path / name, values, model=name)
+    assert compared(tmp_path, tmp_path / "a", tmp_path / "b")["suites"][0]["comparisons"][0]["difference"]["verdict"] == "noise"
+
+
+def test_seeds_under_one_label_are_aggregated_with_their_spread(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    arguments = []
+    for arm, shift in (("plain", 0.0), ("new", 0.2)):
+        for seed in range(3):
+            scores = (generator.random(50) + shift + 0.05 * seed).tolist()
+            arguments.append(f"{arm}={write_results(tmp_path / f'{arm}{seed}', scores, model=f'{arm}{seed}')}")
+    (suite,) = compared(tmp_path, *arguments)["suites"]
+    plain, new = suite["arms"]
+    assert (plain["label"], plain["seeds"], new["seeds"]) == ("plain", 3, 3)
+    assert plain["value"] == pytest.approx(np.mean(plain["figures"]))
+    assert plain["seed_spread"] == pytest.approx(np.std(plain["figures"], ddof=1))
+    difference = suite["comparisons"][0]["difference"]
+    errors = [arm["seed_spread"] ** 2 / 3 for arm in (plain, new)]
+    assert difference["seed_error"] == pytest.approx(sum(errors) ** 0.5)
+    assert difference["item_error"] > 0 and difference["low"] < difference["value"] < difference["high"]
+
+
+def test_items_in_another_order_are_paired_by_their_ids_and_other_items_are_refused(tmp_path: Path) -> None:
+    write_results(tmp_path / "a", BASE, model="a")
+    write_results(tmp_path / "b", BETTER, model="b")
+    straight = compared(tmp_path, tmp_path / "a", tmp_path / "b")["suites"][0]["comparisons"]
+    rows = (tmp_path / "b" / "per_document.jsonl").read_text().splitlines(keepends=True)
+    _replace_rows(tmp_path / "b", rows[::-1])
+    assert compared(tmp_path, tmp_path / "a", tmp_path / "b")["suites"][0]["comparisons"] == straight
+    _replace_rows(tmp_path / "b", [*rows[:-1], rows[-1].replace("i39", "i99")])
+    assert "has other items than the results before it (for example 'i39')" in refusal(tmp_path / "a", tmp_path / "b")
+    _replace_rows(tmp_path / "b", [*rows[:-1], '{"id": "i39"}\n'])
+    assert "per_document.jsonl:40 has no bits, score or correct" in refusal(tmp_path / "a", tmp_path / "b")
+
+
+def _replace_rows(folder: Path, rows: list[str]) -> None:
+    import hashlib
+
+    results = json.loads((folder / "results.json").read_text())
+    (folder / "per_document.jsonl").write_text("".join(rows))
+    results["per_document"]["sha256"] = hashlib.sha256("".join(rows).encode()).hexdigest()
+    (folder / "results.json").write_text(json.dumps(results))
+
+
+def test_results_of_other_versions_or_items_are_not_compared_and_the_reason_is_said(tmp_path: Path) -> None:
+    write_results(tmp_path / "a", BASE, model="a")
+    write_results(tmp_path / "b", BETTER, model="b", version=2, data="other")
+    comparison = compared(tmp_path, tmp_path / "a", tmp_path / "b")
+    assert [one["comparisons"] for one in comparison["suites"]] == [[], []]
+    assert "pacute of a and b is not compared: suite version, data sha256 differ." in comparison["warnings"]
+
+
+def test_a_baseline_in_two_results_is_one_arm(tmp_path: Path) -> None:
+    write_results(tmp_path / "a", BASE, baseline=[0.0] * 40, model="a")
+    write_results(tmp_path / "b", BETTER, baseline=[0.0] * 40, model="b")
+    (suite,) = compared(tmp_path, tmp_path / "a", tmp_path / "b")["suites"]
+    assert [(arm["label"], arm["seeds"]) for arm in suite["arms"]] == [("base", 1), ("a", 1), ("b", 1)]
+    assert [(one["from"], one["to"]) for one in suite["comparisons"]] == [("base", "a"), ("base", "b"), ("a", "b")]
+
+
+def test_runs_that_differ_in_more_than_the_factor_are_warned_of(tmp_path: Path) -> None:
+    first = write_run(tmp_path / "first")
+    second = write_run(tmp_path / "second", steps=15, optimizer__learning_rate=0.002, data__plugin="patok", train__seed=2)
+    comparison = compared(tmp_path, first, second, "--factor", "data.plugin")
+    found = {one["name"]: one for one in comparison["differences"]}
+    assert set(found) == {"data.plugin", "optimizer.learning_rate", "train.seed", "trained.steps", "trained.tokens"} - {"data.plugin"}
+    warnings = " ".join(comparison["warnings"])
+    assert "optimizer.learning_rate differs: first 0.001, second 0.002." in warnings
+    assert "trained.tokens differs by 33.33%: first 2,000, second 1,500." in warnings
+    assert "train.seed differs, which is a difference of its own" in warnings
+    assert "cannot be opened any more" in " ".join(comparison["unknown"])
+
+
+def test_runs_that_differ_in_the_factor_alone_give_no_warning_and_seeds_alone_a_hint(tmp_path: Path) -> None:
+    first, second = write_run(tmp_path / "first"), write_run(tmp_path / "second", optimizer__learning_rate=0.002)
+    comparison = compared(tmp_path, first, second, "--factor", "optimizer")
+    assert comparison["warnings"] == [] and [one["factor"] for one in comparison["differences"]] == [True]
+    third = write_run(tmp_path / "third", train__seed=2)
+    assert "The arms differ in nothing but seeds" in " ".join(compared(tmp_path, first, third)["warnings"])
+
+
+def test_what_cannot_be_compared_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    (tmp_path / "empty").mkdir()
+    assert "Nothing to compare: found run." in refusal(run)
+    assert "empty is no run folder" in refusal(run, tmp_path / "empty")
+    assert "missing does not exist" in refusal(run, tmp_path / "missing")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "run.yaml").write_text("{")
+    assert isinstance(sibol(run, tmp_path / "broken").exception, DataError)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.tex").touch()
+    other = write_run(tmp_path / "other")
+    assert isinstance(sibol(run, other, "--out", tmp_path / "out", "--overwrite").exception, OutputExistsError)
+    assert (tmp_path / "out" / "thesis.tex").exists()
