@@ -7,9 +7,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation.compare_arms import FEW_ITEMS, compare_measurement
+from evaluation.compare_arms import FEW_ITEMS, compare_measurement, describe_unpaired
 from evaluation.compare_facts import BUDGET, CONSEQUENCES, SEEDS, Facts, covered, facts_of_measured, facts_of_run, run_bytes_per_token
 from evaluation.compare_inputs import Inputs, Measured, Run, read_inputs
+from evaluation.stored import NoItemScoresError
 from nemo_ext.common.errors import DataError
 
 COMPARISON_SCHEMA = "sibol.comparison/1"
@@ -34,10 +35,10 @@ def compare(arguments: Sequence[str | Path], factors: Sequence[str] = ()) -> dic
 def compare_inputs(inputs: Inputs, factors: Sequence[str] = ()) -> dict[str, Any]:
     """As `compare`, of what was read already; with a single model there are no comparisons."""
     groups = _measurements(inputs.measured)
-    suites = [compare_measurement(group) for group in groups]
+    suites, unpaired = _compare_groups(groups)
     facts = _facts_of_arms(inputs)
     differences = _differences(facts, factors)
-    warnings = [*_notes_on_groups(groups), *_notes_on_suites(suites), *_notes_on_facts(facts, differences, factors)]
+    warnings = [*unpaired, *_notes_on_groups(groups), *_notes_on_suites(suites), *_notes_on_facts(facts, differences, factors)]
     return {
         "schema": COMPARISON_SCHEMA,
         "factors": list(factors),
@@ -47,6 +48,18 @@ def compare_inputs(inputs: Inputs, factors: Sequence[str] = ()) -> dict[str, Any
         "unknown": list(dict.fromkeys(line for arm in facts.values() for one in arm for line in one.unknown)),
         "warnings": list(dict.fromkeys(warnings)),
     }
+
+
+def _compare_groups(groups: Sequence[Sequence[Measured]]) -> tuple[list[dict[str, Any]], list[str]]:
+    """The suites, and which of them cannot be compared item by item, and why."""
+    suites, reasons = [], []
+    for group in groups:
+        try:
+            suites.append(compare_measurement(group))
+        except NoItemScoresError as error:
+            suites.append(describe_unpaired(group))
+            reasons.append(f"{group[0].suite['name']} is not compared item by item: {error}")
+    return suites, reasons
 
 
 def describe_run(run: Run) -> dict[str, Any]:

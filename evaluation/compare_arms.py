@@ -50,8 +50,39 @@ def compare_measurement(members: Sequence[Measured]) -> dict[str, Any]:
         "items": len(arms[0].items.ids),
         "confidence": resampling[1],
         "resamples": resampling[0],
+        "paired": True,
         "arms": [_describe(arm, resampling) for arm in arms],
         "comparisons": comparisons,
+    }
+
+
+def describe_unpaired(members: Sequence[Measured]) -> dict[str, Any]:
+    """As `compare_measurement`, where there are no scores of single items: figures as they are in results.json, one arm each."""
+    suite, source = members[0].suite, members[0].source
+    arms = []
+    for one in members:
+        figure = one.metrics[suite["primary_metric"]]
+        origin = {"results": str(one.source.path.absolute()), "sha256": one.source.sha256, "part": one.part}
+        known: dict[str, Any] = {
+            "label": one.label,
+            "seeds": 1,
+            "figures": [figure["value"]],
+            **figure,
+            "seed_spread": None,
+            "categories": {},
+        }
+        arms.append(known | {"weights_sha256": [one.model["weights_sha256"]], "sources": [origin]})
+    return {
+        "suite": suite["name"],
+        "version": suite["version"],
+        "metric": suite["primary_metric"],
+        "lower_is_better": suite["lower_is_better"],
+        "items": source.documents,
+        "confidence": source.results["settings"]["confidence"],
+        "resamples": source.results["settings"]["resamples"],
+        "paired": False,
+        "arms": arms,
+        "comparisons": [],
     }
 
 

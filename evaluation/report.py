@@ -142,7 +142,10 @@ def _suites(inputs: Inputs, comparison: dict[str, Any], sources: Sources) -> Ite
             section.figures.append(bar_figure(f"{name}_categories", f"{suite['suite']} by category", metric, bars, section.legend))
             section.tables.append(_categories(name, suite, metric))
         rows_files = dict.fromkeys((one.source.rows_path, one.source.results["per_document"]["sha256"]) for one in members)
-        section.notes.append(f"Differences and categories are computed from {', '.join(sources.name(*one) for one in rows_files)}.")
+        if suite["paired"]:
+            section.notes.append(f"Differences and categories are computed from {', '.join(sources.name(*one) for one in rows_files)}.")
+        else:
+            section.notes.append("There are no scores of single items, so differences and categories are not shown.")
         yield section
 
 
@@ -212,7 +215,7 @@ def _differences(comparison: dict[str, Any]) -> Section:
 def _models(measured: Sequence[Measured]) -> Table:
     rows: dict[tuple[Cell, ...], None] = {}
     for one in measured:
-        step = (one.model["provenance"] or {}).get("step")
+        step = (one.model.get("provenance") or {}).get("step")
         data = one.source.results["data"]
         rows[(one.label, step, one.model["path"], one.model["weights_sha256"], data.get("path"), data["sha256"])] = None
     columns = ("model", "trained steps", "folder", "weights SHA-256", "data", "data SHA-256")
@@ -222,8 +225,8 @@ def _models(measured: Sequence[Measured]) -> Table:
 def _markdown(title: str, sections: Sequence[Section]) -> str:
     parts = [f"# {markdown_text(title)}\n"]
     for section in sections:
-        parts.append(f"# {markdown_text(section.title)}\n")
+        parts.append(f"## {markdown_text(section.title)}\n")
         parts += [f"![{markdown_text(figure.alt)}](figures/{figure.name}.svg)\n" for figure in section.figures]
-        parts += [markdown(table) for table in section.tables if table.rows]
+        parts += [markdown(table, level=3) for table in section.tables if table.rows]
         parts += [f"- {markdown_text(note)}" for note in section.notes] + ([""] if section.notes else [])
     return "\n".join(parts)

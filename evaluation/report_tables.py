@@ -69,11 +69,11 @@ def shown(cell: Cell) -> str:
     return number(cell)
 
 
-def markdown(table: Table) -> str:
-    """A GitHub table under a heading."""
+def markdown(table: Table, level: int = 2) -> str:
+    """A GitHub table under a heading of that level."""
     rows = [[markdown_text(text) for text in row] for row in table.texts()]
     rule = [" ---: |" if table.numeric(column) else " --- |" for column in range(len(table.columns))]
-    lines = [f"## {markdown_text(table.title)}", "", _line([markdown_text(name) for name in table.columns]), "|" + "".join(rule)]
+    lines = [f"{'#' * level} {markdown_text(table.title)}", "", _line([markdown_text(name) for name in table.columns]), "|" + "".join(rule)]
     lines += [_line(row) for row in rows]
     lines += [f"\n{markdown_text(note)}" for note in table.notes]
     return "\n".join(lines) + "\n"

@@ -19,6 +19,10 @@ Part = Literal["model", "baseline"]
 FREE_SETTINGS = ("batch_size", "context_tokens", "stride_tokens", "resamples", "confidence", "seed")
 
 
+class NoItemScoresError(DataError):
+    """The figures of results.json stand alone: the file with the scores of the items is not there, or its lines have none."""
+
+
 @dataclass(frozen=True)
 class ItemScores:
     """Scores of one model, item by item: the figure of the whole is the sum of `scores` over the sum of `weights`.
@@ -60,11 +64,13 @@ class StoredResults:
         return {"suite": suite["name"], "suite version": suite["version"], "data sha256": data["sha256"], **rules}
 
     def items(self, part: Part = "model") -> ItemScores:
-        """Scores of the model or of the baseline. Raises DataError when the file is missing, was altered or lacks a score."""
+        """Scores of the model or of the baseline. Raises DataError when the file was altered, NoItemScoresError when there are none."""
         entry, path = self.results["per_document"], self.rows_path
-        if not path.is_file() or sha256_of_file(path) != entry["sha256"]:
-            found = "was altered" if path.is_file() else "is missing"
-            raise DataError(f"{path} {found}; {self.path} names it with SHA-256 {entry['sha256']}. Run `sibol evaluate` again.")
+        named = f"{self.path} names it with SHA-256 {entry['sha256']}. Run `sibol evaluate` again."
+        if not path.is_file():
+            raise NoItemScoresError(f"{path} is missing; {named}")
+        if sha256_of_file(path) != entry["sha256"]:
+            raise DataError(f"{path} was altered; {named}")
         with path.open(encoding="utf-8") as handle:
             rows = [json.loads(line) for line in handle]
         prefix = "" if part == "model" else "baseline_"
@@ -80,7 +86,7 @@ def _score(row: dict[str, Any], prefix: str, path: Path, number: int) -> tuple[f
     for name in ("score", "correct"):
         if isinstance(row.get(prefix + name), (bool, int, float)):
             return float(row[prefix + name]), 1.0
-    raise DataError(
+    raise NoItemScoresError(
         f"{path}:{number} has no {prefix}bits, {prefix}score or {prefix}correct. Expected a score per item, as `sibol evaluate` writes; "
         "run it again" + (" with --baseline." if prefix else ".")
     )

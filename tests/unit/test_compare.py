@@ -103,7 +103,13 @@ def test_items_in_another_order_are_paired_by_their_ids_and_other_items_are_refu
     _replace_rows(tmp_path / "b", [*rows[:-1], rows[-1].replace("i39", "i99")])
     assert "has other items than the results before it (for example 'i39')" in refusal(tmp_path / "a", tmp_path / "b")
     _replace_rows(tmp_path / "b", [*rows[:-1], '{"id": "i39"}\n'])
-    assert "per_document.jsonl:40 has no bits, score or correct" in refusal(tmp_path / "a", tmp_path / "b")
+    unscored = compared(tmp_path, tmp_path / "a", tmp_path / "b")
+    assert (unscored["suites"][0]["comparisons"], unscored["suites"][0]["paired"]) == ([], False)
+    assert "per_document.jsonl:40 has no bits, score or correct" in unscored["warnings"][0]
+    (tmp_path / "b" / "per_document.jsonl").unlink()
+    unscored = compared(tmp_path, tmp_path / "a", tmp_path / "b")
+    assert "per_document.jsonl is missing" in unscored["warnings"][0]
+    assert [arm["value"] for arm in unscored["suites"][0]["arms"]] == [np.mean(BASE), np.mean(BETTER)]  # as results.json has them
 
 
 def _replace_rows(folder: Path, rows: list[str]) -> None:
