@@ -15,7 +15,7 @@ from evaluation.compare import compare_inputs
 from evaluation.compare_facts import run_bytes_per_token
 from evaluation.compare_inputs import METRICS_NAME, SETTINGS_NAME, Inputs, Measured, read_inputs
 from evaluation.compare_tables import difference_tables, facts_table, runs_table, suite_names
-from evaluation.plot import Bar, Curve, Figure, bar_figure, curve_figures
+from evaluation.plot import MOST_BARS, Bar, Curve, Figure, bar_figure, curve_figures
 from evaluation.report_files import as_json, refuse_foreign, table_files, write_folder
 from evaluation.report_tables import Cell, Ends, Table, markdown, markdown_text
 from evaluation.table import HIDDEN, LABELS
@@ -141,6 +141,8 @@ def _suites(inputs: Inputs, comparison: dict[str, Any], sources: Sources) -> Ite
             metric = LABELS.get(suite["metric"], suite["metric"])
             section.figures.append(bar_figure(f"{name}_categories", f"{suite['suite']} by category", metric, bars, section.legend))
             section.tables.append(_categories(name, suite, metric))
+            if len(bars) > MOST_BARS:
+                section.notes.append(f"The figure has the first {MOST_BARS} of {len(bars)} bars; the table has all.")
         rows_files = dict.fromkeys((one.source.rows_path, one.source.results["per_document"]["sha256"]) for one in members)
         if suite["paired"]:
             section.notes.append(f"Differences and categories are computed from {', '.join(sources.name(*one) for one in rows_files)}.")

@@ -157,3 +157,10 @@ def test_the_same_files_give_the_same_report_and_a_foreign_folder_is_kept(tmp_pa
         write_report(inputs, tmp_path / "run", overwrite=True)
     with pytest.raises(DataError, match="Nothing to report on"):
         write_report([], tmp_path / "three")
+
+
+def test_bars_that_have_no_room_in_the_figure_are_counted(tmp_path: Path) -> None:
+    names = [f"category {number}" for number in range(61)]
+    write_report([write_results(tmp_path / "a", [1.0, 0.0] * 61, categories=names * 2)], tmp_path / "out")
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "The figure has the first 60 of 61 bars" in text and "category 60" in text
