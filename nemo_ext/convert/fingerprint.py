@@ -24,17 +24,17 @@ _MIX_ONE = 0xBF58476D1CE4E5B9 - _MODULUS
 _MIX_TWO = 0x94D049BB133111EB - _MODULUS
 
 
-def fingerprint_of(values: torch.Tensor, entry: Entry, row: int, column: int = 0) -> int:
+def fingerprint_of(values: torch.Tensor, entry: Entry, row: int, column: int = 0, dtype: torch.dtype | None = None) -> int:
     """Sum modulo 2^64 over a piece `[rows]` or `[rows, columns]` of a Megatron tensor that begins at [row, column].
 
     Padding rows do not count, so that a model and its export have the same fingerprint. bf16 and fp16 count as the fp32
-    values that they equal.
+    values that they equal; with `dtype`, values count as they will after rounding to it.
     """
     spans = entry.rule.content(row, row + values.shape[0])
-    return sum(_piece(values[start:stop], entry.name, row + start, column) for start, stop in spans) % _MODULUS
+    return sum(_piece(values[start:stop], entry.name, row + start, column, dtype) for start, stop in spans) % _MODULUS
 
 
-def _piece(values: torch.Tensor, name: str, row: int, column: int) -> int:
+def _piece(values: torch.Tensor, name: str, row: int, column: int, dtype: torch.dtype | None) -> int:
     import torch
 
     matrix = values.detach().reshape(values.shape[0], -1)
@@ -43,7 +43,7 @@ def _piece(values: torch.Tensor, name: str, row: int, column: int) -> int:
     step = max(1, _ELEMENTS_AT_ONCE // max(1, matrix.shape[1]))
     total = 0
     for start in range(0, matrix.shape[0], step):
-        bits = matrix[start : start + step].float().contiguous().view(torch.int32).to(torch.int64)
+        bits = matrix[start : start + step].to(dtype or matrix.dtype).float().contiguous().view(torch.int32).to(torch.int64)
         bits.add_(bits >> 16)  # the lower half of a bf16 value is zero; without this it would stay so in the products
         total += int((bits.mul_(column_factors).sum(1) * row_factors[start : start + step]).sum())
     return total

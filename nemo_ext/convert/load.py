@@ -36,8 +36,8 @@ class Shard:
     def name(self) -> str:
         return Entry(self.rule, self.layer).name
 
-    def fingerprint(self) -> int:
-        return fingerprint_of(self.data, Entry(self.rule, self.layer), self.row, self.column)
+    def fingerprint(self, dtype: torch.dtype | None) -> int:
+        return fingerprint_of(self.data, Entry(self.rule, self.layer), self.row, self.column, dtype)
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,10 @@ class LoadReport:
     conversions: dict[str, int]
 
 
-def load_weights(model: Any, rules: Sequence[Rule], source: WeightSource) -> LoadReport:
+def load_weights(model: Any, rules: Sequence[Rule], source: WeightSource, dtype: torch.dtype | None = None) -> LoadReport:
     """Overwrite all weights of this rank's part of a Megatron model. Every rank must call it.
+
+    dtype: what the model will be rounded to before it trains; the fingerprint is that of the rounded values.
 
     Raises ConversionError when a tensor is not in the table or has another shape, or when some row of the whole model was
     filled on no rank.
@@ -65,7 +67,7 @@ def load_weights(model: Any, rules: Sequence[Rule], source: WeightSource) -> Loa
     shards = local_shards(model, rules)
     for shard in shards:
         source.fill(shard.data, shard.rule, shard.layer, shard.row, shard.column)
-    fingerprint = _fingerprint_of_all_ranks(shards, Table(rules, model.config.num_layers))
+    fingerprint = _fingerprint_of_all_ranks(shards, Table(rules, model.config.num_layers), dtype)
     size_bytes = sum(shard.data.numel() * shard.data.element_size() for shard in shards)
     return LoadReport(source.name, len(shards), size_bytes, time.monotonic() - began, fingerprint, _conversions(source))
 
@@ -162,7 +164,7 @@ def _shard(tensor: Any, table: Table) -> Shard:
     return Shard(rule, layer, offset[0], column, tensor.data.detach(), is_main_replica(tensor.replica_id))
 
 
-def _fingerprint_of_all_ranks(shards: Sequence[Shard], table: Table) -> str:
+def _fingerprint_of_all_ranks(shards: Sequence[Shard], table: Table, dtype: torch.dtype | None = None) -> str:
     """Add up all ranks' shards, each part of the model once. Raises ConversionError when a part is on no rank."""
     import torch.distributed as dist
 
@@ -171,7 +173,7 @@ def _fingerprint_of_all_ranks(shards: Sequence[Shard], table: Table) -> str:
     for shard in shards:
         if shard.main:
             counts[names[shard.name]] += shard.data.numel()
-            total += shard.fingerprint()
+            total += shard.fingerprint(dtype)
     ranks = [(counts, total)]
     if dist.is_initialized():
         ranks = [ranks[0]] * dist.get_world_size()

@@ -30,6 +30,7 @@ from nemo_ext.engine.start_loss import megatron_loss
 
 # Nats per token. In fp32 correct models differ by less than 1e-5; in bf16 by its rounding, some thousandths.
 TOLERANCES = {"fp32": 1e-3, "bf16-mixed": 5e-2}
+TRAINED_AS = {"fp32": torch.float32, "bf16-mixed": torch.bfloat16}  # what Megatron's wrapper rounds a model to after it is loaded
 LARGEST_WORK = 2e13  # floating point operations of the comparison on a CPU: about a minute
 
 
@@ -46,7 +47,8 @@ class StartCheck(pl.Callback):
     def load(self, model: Any) -> None:
         """Fill this rank's shard after it is built; a resumed run's is filled from its checkpoint later."""
         if self._source is not None:
-            self._model, self._loaded = model, load_weights(model, self._rules, self._source)
+            dtype = TRAINED_AS[self.run.config.train.precision]
+            self._model, self._loaded = model, load_weights(model, self._rules, self._source, dtype)
             self.run.notes["weights"] = asdict(self._loaded)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
