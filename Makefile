@@ -1,12 +1,14 @@
 # The commands of this project; `make help` lists them.
 #
-# Settings: PYTHON (which Python 3.11 or 3.12 to use), VENV (where to install), TORCH (cpu or gpu), ARGS (more arguments for pytest).
+# Settings: PYTHON (which Python 3.11 or 3.12 to use), VENV (where to install), TORCH (cpu or gpu), ARGS (more arguments for pytest),
+# TEST_PROCESSES (files of tests that run at the same time; many tests start two or four ranks themselves).
 
 SHELL := /bin/bash
 VENV ?= .venv
 TORCH ?= cpu
 PYTHON ?=
 ARGS ?=
+TEST_PROCESSES ?= 2
 export VENV TORCH PYTHON
 
 BIN := $(VENV)/bin
@@ -30,7 +32,7 @@ demo: install ## from text to an evaluated model, on this machine
 	@$(BIN)/sibol demo
 
 test: install-dev ## run all tests
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile $(ARGS)
 
 test-transformers5: install-dev $(TRANSFORMERS5)/.installed ## test that transformers 5 reads our exports
 	@TRANSFORMERS5=$(TRANSFORMERS5) $(BIN)/python -m pytest tests/parity/peers_transformers5.py $(ARGS)
