@@ -35,6 +35,7 @@ class Sizes:
     line_bytes: int
     rounds: int
     samples: int
+    kinds: tuple[str, ...] = KINDS
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class DataBench:
         from recipes.bench.corpus import documents, write_corpus
 
         write_corpus(self.corpus, DOCUMENT_BYTES, self.sizes.text_bytes)
-        for kind in KINDS:
+        for kind in self.sizes.kinds:
             train(documents(DOCUMENT_BYTES, TRAINING_BYTES, seed=2), VOCABULARY, self.folder / kind, kind=kind)
 
     @property
@@ -97,7 +98,7 @@ class DataBench:
         }
         figures: dict[str, Any] = {}
         claims: list[Claim] = []
-        for kind in KINDS:
+        for kind in self.sizes.kinds:
             costs: dict[str, list[Cost]] = {name: [] for name in contenders}
             for name in self._in_turn(list(contenders)):
                 setup, *arguments = contenders[name]
@@ -113,7 +114,7 @@ class DataBench:
         """CPU seconds of plugins beside encoding, at four lengths of documents."""
         figures: dict[str, Any] = {}
         claims: list[Claim] = []
-        for kind in KINDS:
+        for kind in self.sizes.kinds:
             self.log(f"{kind}: plugins")
             rows = measure(plugin_costs, str(self.folder / kind), self.sizes.plugin_bytes, self.sizes.rounds).result
             figures[kind] = []
@@ -136,7 +137,7 @@ class DataBench:
         write_corpus(large, DOCUMENT_BYTES, sizes.memory_bytes, sizes.line_bytes)
         figures: dict[str, Any] = {"input_bytes": large.stat().st_size, "line_bytes": sizes.line_bytes}
         claims = []
-        for kind in KINDS:
+        for kind in self.sizes.kinds:
             self.log(f"{kind}: memory")
             cost = measure(sibol_prepare, str(self.folder / kind), str(large), str(self.folder / "out"), 2)
             figures[kind] = {"worker_peak_bytes": cost.worker_peak_bytes, "parent_peak_bytes": cost.peak_bytes, "wall_s": cost.wall_s}
@@ -157,7 +158,7 @@ class DataBench:
         """Total variation of plugins from their laws, beside that of the laws from themselves; windows and refusals of Patok."""
         figures: dict[str, Any] = {}
         claims = []
-        for kind in KINDS:
+        for kind in self.sizes.kinds:
             self.log(f"{kind}: distribution")
             laws = {"StochasTok": stochastok_distances, "Patok": patok_distances}
             figures[kind] = {name: measure(law, str(self.folder / kind), self.sizes.samples).result for name, law in laws.items()}

@@ -55,6 +55,7 @@ def data(
     memory_megabytes: Annotated[int, typer.Option(help="input for the memory of a worker", min=1)] = 256,
     line_megabytes: Annotated[int, typer.Option(help="its longest line", min=1)] = 50,
     samples: Annotated[int, typer.Option(help="samples of the distribution", min=100)] = 20_000,
+    kinds: Annotated[str, typer.Option(help="vocabularies, separated by commas")] = "gpt2,gemma",
     rounds: Annotated[int, typer.Option(help="turns per contender", min=1)] = 3,
     json_file: Annotated[Optional[Path], typer.Option("--json", help="write the figures here")] = None,  # noqa: UP045
 ) -> None:
@@ -68,12 +69,14 @@ def data(
 
     from nemo_ext.common.errors import ConfigError, nearest
     from nemo_ext.common.files import write_json
-    from recipes.bench.data import MEBIBYTE, PARTS, DataBench, Sizes
+    from recipes.bench.data import KINDS, MEBIBYTE, PARTS, DataBench, Sizes
 
     chosen = [name.strip() for name in parts.split(",")] if parts else list(PARTS)
-    for name in chosen:
-        if name not in PARTS:
-            raise ConfigError(f"--parts {name!r} is not known.{nearest(name, PARTS)}")
+    vocabularies = tuple(name.strip() for name in kinds.split(","))
+    for option, names, known in (("--parts", chosen, list(PARTS)), ("--kinds", vocabularies, list(KINDS))):
+        for name in names:
+            if name not in known:
+                raise ConfigError(f"{option} {name!r} is not known.{nearest(name, known)}")
     sizes = Sizes(
         text_bytes=megabytes * MEBIBYTE,
         plugin_bytes=plugin_megabytes * MEBIBYTE,
@@ -81,6 +84,7 @@ def data(
         line_bytes=line_megabytes * MEBIBYTE,
         rounds=rounds,
         samples=samples,
+        kinds=vocabularies,
     )
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="sibol-bench-") as folder:
