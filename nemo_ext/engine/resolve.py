@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import ceil
 from pathlib import Path
@@ -88,10 +89,9 @@ def architecture(config: RunConfig, data: Blend) -> tuple[ModelFamily, dict[str,
             hf_config[positions] = longest_sequence(config)
         hf_config.update(special_token_ids(family, hf_config, data))
         return family, family.normal_form(hf_config)
-    if model.overrides:
-        raise ConfigError("model.overrides cannot change a model that is loaded with init_from. Remove one of the two.")
     source = model_files(model.init_from)
     hf_config = read_model_config(source)
+    require_fields(hf_config, model.overrides, source)
     require_same_tokenizer(source, data)
     if hf_config["vocab_size"] < data.vocab_size:
         raise DataError(
@@ -100,6 +100,16 @@ def architecture(config: RunConfig, data: Blend) -> tuple[ModelFamily, dict[str,
             "Prepare the dataset with the model's own tokenizer."
         )
     return family_of(hf_config), hf_config
+
+
+def require_fields(hf_config: Mapping[str, Any], overrides: Mapping[str, Any], source: Path) -> None:
+    """Raise ConfigError unless `overrides` say of the model in `source` what it is: they cannot change one that has its weights."""
+    other = [f"{name} is {hf_config.get(name)!r}, not {value!r}" for name, value in overrides.items() if hf_config.get(name) != value]
+    if other:
+        raise ConfigError(
+            f"model.overrides cannot change a model that is loaded with init_from: of {source}, {'; '.join(other)}. "
+            "Remove these overrides, or start from a model that has them."
+        )
 
 
 def architecture_of_run(folder: RunFolder, data: Blend) -> tuple[ModelFamily, dict[str, Any]]:

@@ -11,12 +11,17 @@ import pytest
 from nemo_ext.common.blend import open_blend
 from nemo_ext.common.errors import ConfigError
 from nemo_ext.common.files import read_json
-from nemo_ext.config import from_yaml
+from nemo_ext.config import apply_overrides, from_yaml
 from nemo_ext.convert.export import export_run
+from nemo_ext.convert.slicing import choose_layers, slice_layers
 from nemo_ext.engine.resolve import resolve
 from nemo_ext.engine.run_folder import RunFolder, read_state
+from nemo_ext.models.family import FAMILIES
+from nemo_ext.tokenizers import load
+from recipes import load_recipe
 from tests.support.masked_runs import PACKED, masked_run
 from tests.support.ranks import RankError, run_ranks
+from tests.support.tiny_models import write_random_hf_model
 from tests.support.training import exact, losses, train_on_ranks
 
 TP2 = ["parallel.tp=2", "parallel.sequence_parallel=true"]
@@ -43,6 +48,7 @@ def test_layouts_have_the_losses_of_one_rank(
         found = train_on_ranks(2, masked_run(tmp_path / name, dataset, *packing, *layout, family=family))
         for figure in ("loss", "validation_loss"):
             assert series(found, figure) == pytest.approx(series(expected, figure), abs=1e-5, rel=0), (name, figure)
+        assert series(found, "grad_norm") == pytest.approx(series(expected, "grad_norm"), rel=1e-4), name
         assert series(found, "consumed_tokens") == series(expected, "consumed_tokens"), name
 
 
@@ -102,6 +108,22 @@ def loss_in_transformers(run: Path, folder: Path) -> tuple[float, int]:
             total += float(torch.nn.functional.cross_entropy(logits, labels[0], reduction="sum"))
             count += int((labels != -100).sum())
     return total / count, tokenizer.mask_token_id
+
+
+def test_the_recipe_of_a_sliced_model_starts_from_it_and_from_no_other(masked_datasets: dict[str, Path], tmp_path: Path) -> None:
+    dataset = open_blend({str(masked_datasets["modernbert"]): 1.0})
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "vocab_size": dataset.vocab_size, "pad_token_id": 0}
+    write_random_hf_model(tmp_path / "large", FAMILIES.get("modernbert").hf_config("large", sizes))
+    load(dataset.tokenizer_dir).copy(tmp_path / "large")
+    slice_layers(tmp_path / "large", tmp_path / "sliced", choose_layers(28, None, None, 3))
+    settings = [f"data.path={masked_datasets['modernbert']}", f"output_dir={tmp_path / 'run'}"]
+    recipe = apply_overrides(load_recipe("docket_sliced_10l"), [*settings, f"model.init_from={tmp_path / 'sliced'}"])
+    assert resolve(recipe, ranks=1).hf_config["num_hidden_layers"] == 10
+    whole = apply_overrides(recipe, [f"model.init_from={tmp_path / 'large'}"])
+    with pytest.raises(
+        ConfigError, match=r"cannot change a model .* num_hidden_layers is 28, not 10; global_attn_every_n_layers is 3, not 1"
+    ):
+        resolve(whole, ranks=1)
 
 
 REFUSALS = {
