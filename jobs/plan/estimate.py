@@ -15,6 +15,7 @@ from nemo_ext.common.blend import Blend
 from nemo_ext.common.errors import ConfigError
 from nemo_ext.config import RunConfig, check_architecture, check_run
 from nemo_ext.models.family import padded_vocab_size
+from nemo_ext.tasks.task import TASKS
 
 GIB = 2**30
 NOTHING_STATED = Stated()
@@ -95,6 +96,7 @@ def plan_model(config: RunConfig, architecture: Architecture, data: Blend | None
 def check_plannable(config: RunConfig, architecture: Architecture, ranks: int) -> None:
     """Check the settings as training would, a dataset apart, which a plan may do without. Raises ConfigError."""
     check_run(_with_data(config), ranks)
+    TASKS.get(config.data.task).require_settings(config)
     check_architecture(config, architecture.hf_config)
     rows = padded_vocab_size(architecture.hf_config["vocab_size"])
     if rows % config.parallel.tp:

@@ -13,16 +13,15 @@ TASK = Task(
     data_step="nemo_ext.tasks.mlm:data_step",
     forward_step="nemo_ext.tasks.mlm:forward_step",
     check="nemo_ext.tasks.mlm_task:check",
+    check_settings="nemo_ext.tasks.mlm_task:check_settings",
     objective="masked",
     reads=("masking", "packing", "piece_tokens"),
     even_batches=False,
 )
 
 
-def check(config: RunConfig, data: Blend) -> None:
+def check_settings(config: RunConfig) -> None:
     """Raise ConfigError for what masking cannot do."""
-    from nemo_ext.tasks.mlm_vocabulary import masking_vocabulary
-
     if config.data.plugin_mode == "online":
         raise ConfigError(
             "data.plugin_mode=online is for tasks that predict the next token. For data.task=mlm apply the plugin beforehand "
@@ -36,6 +35,12 @@ def check(config: RunConfig, data: Blend) -> None:
             f"Set it to 1, and train.seq_length to the tokens of a row, e.g. {config.train.micro_batch_size * config.train.seq_length}, "
             f"with data.piece_tokens={longest_sequence(config)} as the longest piece."
         )
+
+
+def check(config: RunConfig, data: Blend) -> None:
+    """Raise ConfigError unless the tokenizer masks, and leaves room for text in every piece."""
+    from nemo_ext.tasks.mlm_vocabulary import masking_vocabulary
+
     vocabulary = masking_vocabulary(data.tokenizer_dir)
     frame = len(vocabulary.prefix) + len(vocabulary.suffix)
     if longest_sequence(config) <= frame:

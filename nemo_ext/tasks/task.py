@@ -28,7 +28,8 @@ class Task:
     order_follows_steps: whether, over more than one epoch, the order of the samples depends on train.max_steps.
     reference_loss: `(hf_dir, batch) -> mean loss per counted token` of Hugging Face's model, if there is one to compare a start with.
     forward_step: `(model, batch) -> per-token losses [batch, seq]` on the last pipeline stage.
-    check: `(config: RunConfig, data: Blend) -> None`; raises ConfigError for what the task cannot do. Needs no torch.
+    check: `(config: RunConfig, data: Blend) -> None`; raises ConfigError for data that the task cannot do with. Needs no torch.
+    check_settings: `(config: RunConfig) -> None`; the same of settings, which a plan asks for before there are data.
     reads: which of TASK_SETTINGS it goes by. Changing another one is refused, because it would have no effect.
     even_batches: every micro batch has as many tokens with a loss, so means of means are means.
     """
@@ -41,20 +42,27 @@ class Task:
     objective: str = "causal"
     order_follows_steps: bool = False
     check: str | None = None
+    check_settings: str | None = None
     reads: tuple[str, ...] = ()
     even_batches: bool = True
     reference_loss: str | None = None
 
     def check_run(self, config: RunConfig, data: Blend) -> None:
-        """Raise ConfigError for settings that the task does not go by, or that it cannot do."""
+        """Raise ConfigError for settings or data that the task cannot do."""
+        self.require_settings(config)
+        if self.check is not None:
+            load_object(self.check)(config, data)
+
+    def require_settings(self, config: RunConfig) -> None:
+        """Raise ConfigError for settings that the task does not go by, or that it cannot do with any data."""
         unused = [f"data.{name}" for name in TASK_SETTINGS if name not in self.reads and _is_changed(config.data, name)]
         if unused:
             raise ConfigError(
                 f"Task {self.name!r} does not go by {', '.join(unused)}, so setting it has no effect. Leave it out, or set data.task to "
                 "one that does (mlm)."
             )
-        if self.check is not None:
-            load_object(self.check)(config, data)
+        if self.check_settings is not None:
+            load_object(self.check_settings)(config)
 
     def build_data_module(self, *arguments: Any) -> Any:
         """The Lightning data module of a run."""

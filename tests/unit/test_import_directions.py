@@ -12,7 +12,7 @@ from tests.support.import_rules import PACKAGES, sources, violations
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
-LIGHT = ["nemo_ext.config", "nemo_ext.models.family", "recipes", "recipes.cli.main"]
+LIGHT = ["nemo_ext.config", "nemo_ext.models.family", "nemo_ext.tasks.task", "recipes", "recipes.cli.main"]
 HEAVY = ["torch", "numpy", "transformers", "megatron", "nemo", "lightning", "datasets", "matplotlib", "pandas"]
 
 

@@ -186,6 +186,15 @@ def test_search_ranks_layouts_that_fit_and_names_the_settings_that_make_them() -
     assert own.plan.speed is not None and own.plan.speed.mfu == pytest.approx(0.1)
 
 
+def test_search_proposes_nothing_that_the_task_refuses() -> None:
+    packed = search(plan("docket_packed", nodes=1, gpus=4), Stated())
+    assert packed and all(layout.plan.config.train.micro_batch_size == 1 for layout in packed)
+    padded = search(plan("docket_base", nodes=1, gpus=4), Stated())
+    assert any(layout.plan.config.train.micro_batch_size > 1 for layout in padded)
+    with pytest.raises(ConfigError, match=r"parallel.cp=2: data.task=mlm does not split sequences"):
+        plan("docket_base", "parallel.cp=2", nodes=1)
+
+
 def test_a_run_that_no_site_holds_has_no_nearest_layout() -> None:
     planned = plan("early_modern_72b", "parallel.pp=1", nodes=1)
     small = replace(planned.asked, site=replace(planned.asked.site, node=replace(planned.asked.site.node, count=1)))
