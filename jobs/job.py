@@ -52,9 +52,14 @@ def request_of(job: Job, site: Site) -> Request:
         cores = job.gpus_per_node * node.cores_per_gpu if node.cores_per_gpu else even
         memory_gib = math.floor(node.memory_gib * share) if node.memory_gib else None
     else:
-        cores = min(site.cpu_jobs.cores, node.cores or site.cpu_jobs.cores)
+        cores = cpu_job_cores(site)
         memory_gib = math.floor(min(site.cpu_jobs.memory_gib, node.memory_gib or site.cpu_jobs.memory_gib))
     return Request(job.gpus_per_node, job.cores or cores, job.memory_gib or memory_gib, False)
+
+
+def cpu_job_cores(site: Site) -> int:
+    """Cores that a job without GPUs asks for, unless told otherwise."""
+    return min(site.cpu_jobs.cores, site.node.cores or site.cpu_jobs.cores)
 
 
 def warning_s(job: Job) -> int:

@@ -133,7 +133,8 @@ def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
         raise SchedulerError(f"{command[0]} is not on the PATH. Submit on a login node of the site, or look with --dry-run.") from None
     except subprocess.TimeoutExpired:
         raise SchedulerError(
-            f"{command[0]} did not answer within {ASK_TIMEOUT_S} s. Try again later; `sibol jobs` says what arrived."
+            f"{command[0]} did not answer within {ASK_TIMEOUT_S} s. Try again later. If it was to take a job, first look with "
+            f"`{'qstat' if command[0].startswith('q') else 'squeue --me'}` whether it took it: the answer alone may be lost."
         ) from None
     except PermissionError as error:
         raise ConfigError(f"{command[0]} cannot be run: {error}.") from None

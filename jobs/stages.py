@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from jobs.job import Job, require_single_lines
+from jobs.job import Job, cpu_job_cores, require_single_lines
 from jobs.site import Site
 from nemo_ext.common.errors import ConfigError, nearest
 from nemo_ext.config import RunConfig, check_run
@@ -141,7 +141,8 @@ def _stage_job(stage: str, recipe: str, overrides: list[str], config: RunConfig,
     command = stage_command(stage, config, _arguments(stage, wishes))
     if stage == "prepare":
         # Where cores are asked for, no more than those are used; PBS does not keep a job to its own.
-        workers = () if site.scheduler == "none" or "--workers" in command else ("--workers", str(site.cpu_jobs.cores))
+        chosen = any(word == "--workers" or word.startswith("--workers=") for word in command)
+        workers = () if site.scheduler == "none" or chosen else ("--workers", str(cpu_job_cores(site)))
         return Job(stage, (*command, *workers), walltime_s, shards=wishes.shards if _sharded(wishes) else None)
     on_gpu = stage in ("export", "evaluate") and site.node.gpus > 0 and wishes.gpus_per_node != 0
     return Job(stage, command, walltime_s, gpus_per_node=int(on_gpu))

@@ -63,6 +63,24 @@ def test_a_study_is_a_row_of_jobs_that_wait_for_one_another() -> None:
     assert evaluate.command == ("sibol", "evaluate", "runs/x/hf", "--data", "data/x", "--out", "runs/x/results")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "node_cores", "workers"),
+    [
+        ("x --tokenizer t", 112, ["--workers", "16"]),
+        ("x --tokenizer t", 4, ["--workers", "4"]),
+        ("x --tokenizer t --workers 3", 112, ["--workers", "3"]),
+        ("x --tokenizer t --workers=3", 112, ["--workers=3"]),
+    ],
+)
+def test_data_are_prepared_by_as_many_workers_as_asked_for_or_as_the_job_has_cores(
+    arguments: str, node_cores: int, workers: list[str]
+) -> None:
+    site = load_site("nibi")
+    site.node.cores = node_cores
+    (job,) = study_jobs("r", [], config(), site, Wishes(stages=("prepare",), arguments={"prepare": arguments}))
+    assert [word for word in job.command if word.startswith("--workers") or word.isdigit()] == workers
+
+
 def test_a_chain_on_pbs_is_jobs_that_wait_from_the_start_so_that_the_export_waits_for_the_last() -> None:
     wishes = Wishes(stages=("train", "export"), chain=3)
     jobs = study_jobs("r", [], config(), load_site("pbs-enroot"), wishes)
