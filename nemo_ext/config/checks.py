@@ -56,6 +56,8 @@ def check_run(config: RunConfig, ranks: int) -> None:
         raise ConfigError("parallel.sequence_parallel=true needs parallel.tp > 1. Set tp, or switch sequence_parallel off.")
     if train.seq_length % (parallel.tp if parallel.sequence_parallel else 1):
         raise ConfigError(f"train.seq_length={train.seq_length} is not divisible by tp={parallel.tp}, which sequence_parallel needs.")
+    if parallel.cp > 1 and config.model.layer_spec == "local":
+        raise ConfigError(local_layers_refusal(parallel.cp))
     if schedule.warmup_steps + (schedule.decay_steps or 0) > train.max_steps:
         raise ConfigError(
             f"schedule.warmup_steps={schedule.warmup_steps} + decay_steps={schedule.decay_steps or 0} exceed "
@@ -68,6 +70,14 @@ def check_run(config: RunConfig, ranks: int) -> None:
     for key, beta in (("beta1", config.optimizer.beta1), ("beta2", config.optimizer.beta2)):
         if beta >= 1:
             raise ConfigError(f"optimizer.{key}={beta} must be below 1.")
+
+
+def local_layers_refusal(cp: int) -> str:
+    """Why local layers do not do context parallelism; said before ranks start where they are asked for, else when they are built."""
+    return (
+        f"parallel.cp={cp}: local layers cannot split a sequence over ranks. "
+        "Set parallel.cp=1, or use Transformer Engine layers (model.layer_spec=te) on GPUs."
+    )
 
 
 def check_data(data: DataConfig) -> None:

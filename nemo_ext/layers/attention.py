@@ -23,6 +23,7 @@ from megatron.core.transformer.utils import is_layer_window_attention
 from torch.nn import functional
 
 from nemo_ext.common.errors import ConfigError
+from nemo_ext.config.checks import local_layers_refusal
 
 CAUSAL_TYPES = (AttnMaskType.causal, AttnMaskType.padding_causal)
 SMALLEST_BLOCK = 256  # queries per block of a window; smaller blocks cost more launches than they save products
@@ -171,9 +172,6 @@ def _part(mask: torch.Tensor, first_query: int, queries: int, first_key: int, ke
 
 def _refuse_unsupported(config: TransformerConfig) -> None:
     if config.context_parallel_size > 1:
-        raise ConfigError(
-            f"parallel.cp={config.context_parallel_size}: local layers cannot split a sequence over ranks. "
-            "Set parallel.cp=1, or use Transformer Engine layers (model.layer_spec=te) on GPUs."
-        )
+        raise ConfigError(local_layers_refusal(config.context_parallel_size))
     if config.softmax_type != "vanilla":
         raise ConfigError(f"softmax_type={config.softmax_type!r}: local layers know only 'vanilla'. Set it, or use model.layer_spec=te.")

@@ -76,7 +76,10 @@ class PackedCoreAttention(TorchCoreAttention):
 
 @functools.cache
 def packed_kernel() -> Kernel | None:
-    """FlashAttention over packed sequences, from flash-attn, which NVIDIA's containers have, or from torch 2.13; None without both."""
+    """FlashAttention over packed sequences, from flash-attn, which NVIDIA's containers have, or from torch 2.13; None without both.
+
+    Not tested on GPUs: that a resumed run is bit-identical with either. torch's goes by `torch.use_deterministic_algorithms` alone.
+    """
     if importlib.util.find_spec("flash_attn") is not None:
         return _flash_attention
     if importlib.util.find_spec("torch.nn.attention.varlen") is not None:
@@ -98,7 +101,10 @@ def _flash_attention(
 ) -> torch.Tensor:
     from flash_attn import flash_attn_varlen_func
 
-    return flash_attn_varlen_func(query, key, value, boundaries, boundaries, longest, longest, softmax_scale=scale, window_size=window)
+    # Its backward pass adds up in the order in which blocks happen to end, unless told otherwise; releases before 2.4.1 cannot be told.
+    order = {"deterministic": True} if "deterministic" in inspect.signature(flash_attn_varlen_func).parameters else {}
+    options = {"softmax_scale": scale, "window_size": window, **order}
+    return flash_attn_varlen_func(query, key, value, boundaries, boundaries, longest, longest, **options)
 
 
 def _torch_attention(

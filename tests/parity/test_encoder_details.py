@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -181,6 +183,25 @@ def shapes_from_the_kernel() -> tuple[Any, Any]:
     context.sum().backward()
     assert packs[0].grad is not None
     return tuple(context.shape), tuple(packs[0].grad.shape)
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["a release that can be told", "an older one"])
+def test_flash_attn_is_told_to_be_deterministic_where_it_knows_how(known: bool, monkeypatch: pytest.MonkeyPatch):
+    # flash-attn cannot be installed without a GPU's compiler; these are the signatures of 2.8 and of 2.3.
+    from nemo_ext.layers.packed_attention import _flash_attention
+
+    def newer(q, k, v, cu_q, cu_k, max_q, max_k, *, softmax_scale=None, window_size=(-1, -1), deterministic=False):
+        return q, softmax_scale, window_size, deterministic
+
+    def older(q, k, v, cu_q, cu_k, max_q, max_k, *, softmax_scale=None, window_size=(-1, -1)):
+        return q, softmax_scale, window_size
+
+    module = ModuleType("flash_attn")
+    module.flash_attn_varlen_func = newer if known else older  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "flash_attn", module)
+    query = torch.ones(4, 1, 8)
+    found: Any = _flash_attention(query, query, query, torch.tensor([0, 4]), 4, (2, 2), 0.5)
+    assert found == ((query, 0.5, (2, 2), True) if known else (query, 0.5, (2, 2)))
 
 
 def test_the_kernel_for_packed_sequences_takes_what_it_is_given():

@@ -39,6 +39,11 @@ def configured(*overrides: str) -> RunConfig:
         (["parallel.tp=2", "parallel.sequence_parallel=true", "train.seq_length=511"], 2, "seq_length=511 is not divisible by tp=2"),
         (["schedule.warmup_steps=90", "schedule.decay_steps=20"], 1, "exceed train.max_steps=100"),
         (["schedule.min_learning_rate=1"], 1, "is above optimizer.learning_rate"),
+        (
+            ["parallel.cp=2", "model.layer_spec=local"],
+            2,
+            "parallel.cp=2: local layers cannot split a sequence over ranks. Set",
+        ),
         (["optimizer.beta2=1"], 1, "optimizer.beta2=1.0 must be below 1"),
     ],
 )
