@@ -4,7 +4,6 @@
 # shellcheck disable=SC2154 # container_runtime is container.sh's
 
 job_scratch=
-scratch_is_ours=
 
 # load_modules NAME...: in a clean set of modules.
 load_modules() {
@@ -24,21 +23,19 @@ load_modules() {
     set -u
 }
 
-# A folder on the node's own disk: the scheduler's, or one of ours that is removed at the end.
+# A folder of this job's own, removed at its end, on the node's own disk: where the scheduler says, or the user, for whom TMPDIR may
+# be the same in all jobs.
 find_scratch() {
     local folder
-    for folder in "${SLURM_TMPDIR:-}" "${TMPDIR:-}"; do
-        if [[ -n $folder && $folder != /tmp && $folder != /var/tmp && -d $folder && -w $folder ]]; then
-            job_scratch=$folder
-            return
-        fi
+    for folder in "${SLURM_TMPDIR:-}" "${TMPDIR:-}" /tmp; do
+        if [[ -n $folder && -d $folder && -w $folder ]]; then break; fi
     done
-    job_scratch=$(mktemp -d "/tmp/sibol-job.XXXXXXXX") || fail "No folder can be made below /tmp on $(hostname). Set TMPDIR to one on a local disk."
-    scratch_is_ours=yes
+    job_scratch=$(mktemp -d "$folder/sibol-job.XXXXXXXX") ||
+        fail "No folder can be made below $folder on $(hostname). Set TMPDIR to one on a local disk."
 }
 
 remove_scratch() {
-    if [[ -n $scratch_is_ours ]]; then rm -rf -- "$job_scratch"; fi
+    if [[ -n $job_scratch ]]; then rm -rf -- "$job_scratch"; fi
 }
 
 # set_caches BASE: temporary files and compiled kernels off shared file systems, where a thousand small files hurt everybody.
@@ -79,7 +76,7 @@ prepare_node() {
     set_offline
     choose_runtime "${SIBOL_JOB_RUNTIME:-none}" "${SIBOL_JOB_IMAGE:-}"
     if [[ $container_runtime == none ]]; then set_caches "$job_scratch"; else set_caches /tmp; fi
-    set_paths "$container_runtime"
+    set_paths "${SIBOL_JOB_INSIDE:-$container_runtime}" # pyxis starts us inside already
 }
 
 # The project, the folder the job runs in, the run, the caches, and what the job was given besides.

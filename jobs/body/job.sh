@@ -22,15 +22,15 @@ source "$body/launch.sh"
 # shellcheck source=jobs/body/chain.sh
 source "$body/chain.sh"
 
-# run_once COMMAND...: the command on the nodes; a run that stopped early gives 75 on any number of nodes.
+# run_once COMMAND...: the command on the nodes. A run that did not finish gives 75, also where its nodes could not say so: jobs that
+# wait for this one to succeed must not start.
 run_once() {
     local code=0
-    if [[ -n ${SIBOL_JOB_RUN_DIR:-} ]]; then
-        # Of an earlier job. REQUEUE is there afterwards only if this one wrote it.
-        rm -f -- "$SIBOL_JOB_RUN_DIR/REQUEUE" "$SIBOL_JOB_RUN_DIR/STOP"
-    fi
+    [[ $stop_asked != stop ]] || return 143 # as if TERM had ended it
+    clear_marks
     run_on_nodes "$@" || code=$?
-    if ((code == 0)) && [[ -n ${SIBOL_JOB_RUN_DIR:-} && -e $SIBOL_JOB_RUN_DIR/REQUEUE ]]; then code=75; fi
+    clear_stop
+    if ((code == 0)) && [[ -n ${SIBOL_JOB_RUN_DIR:-} && ! -e $SIBOL_JOB_RUN_DIR/DONE ]]; then code=75; fi
     return "$code"
 }
 
@@ -42,7 +42,7 @@ run_job() {
         run_once "$@" || code=$?
         if ((code != 75)) || [[ ! -e ${SIBOL_JOB_RUN_DIR:-}/REQUEUE ]] || ! may_continue; then return "$code"; fi
         if [[ $SIBOL_JOB_SCHEDULER != none ]]; then
-            continue_job
+            continue_job ${arguments[@]+"${arguments[@]}"}
             return "$code"
         fi
         SIBOL_JOB_HOP=$((SIBOL_JOB_HOP + 1))
@@ -86,6 +86,8 @@ cd -- "$SIBOL_JOB_SUBMIT_DIR"
 say "$SIBOL_JOB_NAME ($SIBOL_JOB_ID) on ${job_hosts[*]}, hop $SIBOL_JOB_HOP${SIBOL_JOB_DEADLINE:+, ends before $(date -d "@$SIBOL_JOB_DEADLINE" '+%F %T')}"
 say "command: ${*@Q}"
 check_turn
+begin_run
+arguments=("${@:$# + 1 - ${SIBOL_JOB_ARGUMENTS:-0}}") # what followed the script's name when it was submitted
 trap remove_scratch EXIT
 catch_signals
 load_secrets "${SIBOL_JOB_SECRETS:-}"

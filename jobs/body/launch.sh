@@ -1,22 +1,33 @@
 # shellcheck shell=bash
 # The command on the nodes of the job: once on each, with its exit code. Sourced, never run; needs common.sh and container.sh.
-# shellcheck disable=SC2154 # job_hosts, job_scratch, container_* are set by the files beside this one
+# shellcheck disable=SC2154 # job_hosts, job_scratch, container_*, secret_names are set by the files beside this one
 
 stop_asked=       # requeue (time runs out), or stop (somebody wants the job to end)
 running=()        # process ids of what this job waits for: shells, each with its command
 trap_interrupted= # whether a trap ran since `wait` was called
 
-# ask_to_stop WORD: the stop-file makes the ranks save and leave at the end of their step, whoever started them.
+# ask_to_stop WORD: the stop-file makes the ranks save and leave at the end of their step, whoever started them. What is no run is
+# ended, and at every signal: the first may have come before the command could be told.
 ask_to_stop() {
     trap_interrupted=yes
+    if [[ $1 == stop && -z ${SIBOL_JOB_RUN_DIR:-} ]]; then end_commands; fi
     [[ $stop_asked != stop ]] || return 0
     stop_asked=$1
     say "asked to stop ($1)"
-    if [[ -n ${SIBOL_JOB_RUN_DIR:-} && -d $SIBOL_JOB_RUN_DIR ]]; then
-        printf '%s\n' "$1" >"$SIBOL_JOB_RUN_DIR/.STOP.$$" && mv -f "$SIBOL_JOB_RUN_DIR/.STOP.$$" "$SIBOL_JOB_RUN_DIR/STOP"
-    elif [[ $1 == stop ]]; then
-        end_commands
-    fi
+    if [[ -n ${SIBOL_JOB_RUN_DIR:-} ]]; then write_stop "$1" "$SIBOL_JOB_RUN_DIR"; fi
+}
+
+# write_stop WORD FOLDER: the second line tells it from a person's, which stays as it is.
+write_stop() {
+    [[ ! -e $2/STOP ]] || written_by_a_job "$2/STOP" || return 0
+    printf '%s\nby job %s\n' "$1" "$SIBOL_JOB_ID" >"$2/.STOP.$$" && mv -f -- "$2/.STOP.$$" "$2/STOP"
+}
+
+# Whether a job wrote the stop-file.
+written_by_a_job() {
+    local lines=()
+    if [[ -e $1 ]]; then mapfile -t lines <"$1" || true; fi 2>/dev/null # the run may have just removed it
+    [[ ${lines[1]:-} == 'by job '* ]]
 }
 
 # TERM to the commands themselves; the shells around them note how they end.
@@ -75,8 +86,9 @@ run_on_nodes() {
         mount_all
         container_options=()
         in_container pyxis "$SIBOL_JOB_IMAGE" "$job_scratch" "$SIBOL_PROJECT/containers/env.allow" "$@"
-        # inside, there is nothing to enter any more, and no host's module or file of secrets: their variables come along
-        SIBOL_JOB_RUNTIME=none SIBOL_JOB_MODULES='' SIBOL_JOB_SECRETS='' run_and_wait "${srun_command[@]}" "${container_options[@]}" bash "$SIBOL_PROJECT/jobs/body/node.sh" "$@"
+        # inside, there is nothing to enter any more, and no host's module, program or file of secrets: their variables come along
+        SIBOL_JOB_RUNTIME=none SIBOL_JOB_INSIDE=pyxis SIBOL_JOB_MODULES='' SIBOL_JOB_SECRETS='' \
+            run_and_wait "${srun_command[@]}" "${container_options[@]}" bash "$SIBOL_PROJECT/jobs/body/node.sh" "$@"
     elif ((SIBOL_JOB_NODES == 1)); then
         enter_container "$@"
         run_and_wait "${container_command[@]}"
@@ -133,11 +145,16 @@ wait_for_nodes() {
     return "$code"
 }
 
-# What a node must know, as shell text: our settings, the command, where programs are. No secret: each node reads that file itself.
+# What a node must know, as shell text: our settings, the command, where programs are, what a container would get as well. Each node
+# has its own GPUs and its own disk, and reads the file of secrets itself.
 write_node_file() {
-    local name
-    for name in PATH PYTHONPATH LD_LIBRARY_PATH PBS_JOBID $(compgen -e SIBOL_); do
-        if [[ -n ${!name:-} ]]; then printf 'export %s=%q\n' "$name" "${!name}"; fi
+    local name names
+    names=$(allowed_names "$SIBOL_PROJECT/containers/env.allow") || exit 1
+    for name in PATH LD_LIBRARY_PATH $(compgen -e SIBOL_) $names; do
+        case " TMPDIR TRITON_CACHE_DIR TORCHINDUCTOR_CACHE_DIR MPLCONFIGDIR NUMBA_CACHE_DIR CUDA_VISIBLE_DEVICES NVIDIA_VISIBLE_DEVICES ${secret_names[*]-} " in
+        *" $name "*) ;;
+        *) if [[ -n ${!name:-} ]]; then printf 'export %s=%q\n' "$name" "${!name}"; fi ;;
+        esac
     done
     printf 'cd -- %q\n' "$PWD"
     printf 'node_command=('

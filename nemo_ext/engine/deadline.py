@@ -72,9 +72,9 @@ def _seconds(environment: Mapping[str, str], name: str) -> float | None:
 
 
 def stop_file_word(folder: RunFolder) -> str | None:
-    """What RUN/STOP says, or None when there is no such file."""
+    """What RUN/STOP says in its first line, or None when there is no such file. A job adds a line on who wrote it."""
     try:
-        return folder.stop.read_text(encoding="utf-8").strip()
+        return folder.stop.read_text(encoding="utf-8").partition("\n")[0].strip()
     except FileNotFoundError:
         return None
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -157,17 +158,20 @@ def start_ranks(settings: Path, ranks: int, threads: int, error_file: Path, node
 def _signal_ranks(leader: int, number: signal.Signals, alone: bool) -> None:
     """Signal the ranks themselves, not torchrun, which would take it as an order to end them."""
     if number == signal.SIGKILL:
-        os.killpg(leader, number)
-        return
-    for pid in [leader] if alone else child_processes(leader):
-        os.kill(pid, number)
+        send, targets = os.killpg, [leader]
+    else:
+        send, targets = os.kill, [leader] if alone else [*child_processes(leader)]
+    for target in targets:
+        with suppress(ProcessLookupError):  # ended just now
+            send(target, number)
 
 
 def child_processes(parent: int) -> Sequence[int]:
     """Process ids of the direct children of `parent`, from /proc."""
     children: list[int] = []
     for task in Path(f"/proc/{parent}/task").glob("*/children"):
-        children += [int(pid) for pid in task.read_text().split()]
+        with suppress(FileNotFoundError, ProcessLookupError):  # the task ended just now
+            children += [int(pid) for pid in task.read_text().split()]
     return children
 
 

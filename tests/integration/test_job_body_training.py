@@ -33,7 +33,7 @@ def test_two_pbs_nodes_run_out_of_time_and_the_job_after_them_finishes_bit_ident
     assert first.returncode == 75, first.stderr
     assert folder.steps() == [1], "time was up before the first step, so one step is what there is to show"
     assert read_json(folder.requeue) == {"step": 1, "first_step": 0, "reason": "deadline"}
-    assert cluster.calls("qsub") == [["-W", f"depend=afterany:{number}.server", "-v", "SIBOL_JOB_HOP=1", "job.pbs"]]
+    assert cluster.calls("qsub") == [["-W", f"depend=afterany:{number}.server", "-v", "SIBOL_JOB_HOP=1,SIBOL_JOB_MAX_HOPS", "job.pbs"]]
 
     second = cluster.run(
         cluster.pbs("n1", "n2", PBS_JOBID=f"{int(number) + 1}.server", SIBOL_JOB_HOP="1", **job), "sibol", "train", str(recipe)

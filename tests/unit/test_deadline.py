@@ -93,6 +93,8 @@ def test_the_marks_of_a_run(tmp_path: Path) -> None:
     assert deadline.stop_file_word(folder) is None
     folder.stop.write_text("requeue\n")
     assert deadline.stop_file_word(folder) == deadline.REQUEUE_WORD
+    folder.stop.write_text("requeue\nby job 4711\n")  # as a job does
+    assert deadline.stop_file_word(folder) == deadline.REQUEUE_WORD
     deadline.mark_stopped(folder, step=12, first_step=4, reason="deadline")
     assert read_json(folder.requeue) == {"step": 12, "first_step": 4, "reason": "deadline"}
     assert not folder.stop.exists(), "a stop-file is obeyed once"

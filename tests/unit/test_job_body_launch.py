@@ -49,7 +49,7 @@ def test_the_command_arrives_word_by_word(kind: str, cluster: Cluster) -> None:
 
 @pytest.mark.parametrize("scheduler", ["slurm", "pbs"])
 def test_every_node_knows_its_rank_and_where_the_ranks_meet(scheduler: str, cluster: Cluster) -> None:
-    settings = {"SIBOL_JOB_NODES": "3", "SIBOL_JOB_RANKS_PER_NODE": "4", "SIBOL_JOB_RUN_DIR": "runs/a run"}
+    settings = {"SIBOL_JOB_NODES": "3", "SIBOL_JOB_RANKS_PER_NODE": "4"}
     environment = (
         cluster.slurm("n1,n2,n3", SLURM_CPUS_PER_TASK="16", **settings)
         if scheduler == "slurm"
@@ -134,6 +134,67 @@ def test_a_command_without_a_run_is_ended_when_the_job_is(cluster: Cluster) -> N
     job.send_signal(signal.SIGTERM)
     output, _ = job.communicate(timeout=60)
     assert job.returncode == 128 + signal.SIGTERM, output
+
+
+@pytest.mark.parametrize("settings", [{}, {"SIBOL_JOB_RUN_DIR": "run"}], ids=["no run", "run"])
+def test_a_job_that_is_ended_before_its_command_starts_does_not_start_it(settings: dict[str, str], cluster: Cluster) -> None:
+    environment = cluster.environment(SIBOL_JOB_MODULES="slow", **settings)
+    environment["BASH_FUNC_module%%"] = "() { touch loading; until [[ -e go ]]; do sleep 0.05; done; }"
+    job = cluster.start(environment, "touch", "started")
+    wait_for(cluster.work / "loading")
+    job.send_signal(signal.SIGTERM)
+    time.sleep(0.2)
+    (cluster.work / "go").touch()
+    output, _ = job.communicate(timeout=60)
+    assert job.returncode == 128 + signal.SIGTERM, output
+    assert not (cluster.work / "started").exists()
+
+
+def test_a_run_is_told_of_a_warning_that_came_before_it_started(cluster: Cluster) -> None:
+    environment = cluster.environment(SIBOL_JOB_MODULES="slow", SIBOL_JOB_RUN_DIR="run")
+    environment["BASH_FUNC_module%%"] = "() { kill -USR1 $$; }"
+    result = cluster.run(environment, "bash", "-c", "cat run/STOP; touch run/DONE")
+    assert result.stdout.splitlines()[:1] == ["requeue"], result.stderr
+    assert result.returncode == 0 and not (cluster.work / "run" / "STOP").exists(), "it was for this job only"
+
+
+def test_a_command_without_a_run_is_told_again_by_the_second_signal(cluster: Cluster) -> None:
+    script = "trap 'echo told >>told' TERM; touch begun; until [[ $(wc -l <told) == 2 ]]; do sleep 0.05; done 2>/dev/null; exit 3"
+    job = cluster.start(cluster.environment(), "bash", "-c", script)
+    wait_for(cluster.work / "begun")
+    job.send_signal(signal.SIGTERM)
+    wait_for(cluster.work / "told")
+    job.send_signal(signal.SIGTERM)
+    job.communicate(timeout=60)
+    assert job.returncode == 3
+
+
+def test_pbs_nodes_get_what_a_container_would_but_no_secret_and_nothing_of_the_first_nodes_own(cluster: Cluster) -> None:
+    secrets = cluster.folder / "secrets.env"
+    secrets.write_text("HTTPS_PROXY=http://user:sesame@proxy\n", encoding="utf-8")
+    secrets.chmod(0o600)
+    given = {"NCCL_SOCKET_IFNAME": "ib0", "GLOO_SOCKET_IFNAME": "ib0", "HF_HOME": "/x/hugging face", "WANDB_MODE": "offline", "ODD": "1"}
+    own = {"CUDA_VISIBLE_DEVICES": "3", "SIBOL_JOB_SECRETS": str(secrets)}
+    environment = cluster.pbs("n1", "n2", **given, **own, https_proxy="http://proxy")
+    cluster.add("pbs_tmrsh", 'cp "$5" "../node file"')
+    assert cluster.run(environment, "true").returncode == 0
+    text = (cluster.folder / "node file").read_text()
+    names = {line.partition("=")[0].removeprefix("export ") for line in text.splitlines() if line.startswith("export ")}
+    assert {"NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME", "HF_HOME", "WANDB_MODE", "https_proxy", "PATH", "PBS_JOBID"} <= names
+    assert not names & {"HTTPS_PROXY", "CUDA_VISIBLE_DEVICES", "TMPDIR", "TRITON_CACHE_DIR", "ODD"}
+    assert "sesame" not in text
+
+
+def test_pyxis_starts_its_nodes_inside_where_no_program_of_the_hosts_belongs(cluster: Cluster) -> None:
+    project = cluster.folder / "project"
+    (project / ".venv" / "bin").mkdir(parents=True)
+    for name in ("jobs", "containers"):
+        (project / name).symlink_to(REPOSITORY / name)
+    settings = {"SIBOL_PROJECT": str(project), "SIBOL_JOB_RUNTIME": "pyxis", "SIBOL_JOB_IMAGE": "registry#image"}
+    result = cluster.run(cluster.slurm(PYTHONPATH="/host", **settings), "bash", "-c", 'echo "$PATH"; echo "$PYTHONPATH"')
+    assert result.stdout.splitlines() == [cluster.path, str(project)], result.stderr
+    bare = cluster.run(cluster.slurm(**{**settings, "SIBOL_JOB_RUNTIME": "none"}), "bash", "-c", 'echo "$PATH"')
+    assert bare.stdout.startswith(f"{project}/.venv/bin:")
 
 
 def test_a_signal_to_all_processes_of_a_node_reaches_the_command_and_not_the_shell_around_it(cluster: Cluster) -> None:

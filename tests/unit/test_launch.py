@@ -152,3 +152,21 @@ def _state(pid: int) -> str:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:
         return "Z"
+
+
+@pytest.mark.parametrize("number", [launch.STOP_SIGNAL, signal.SIGKILL])
+@pytest.mark.parametrize("alone", [True, False], ids=["alone", "torchrun"])
+def test_ranks_that_have_just_ended_need_no_signal(number: signal.Signals, alone: bool) -> None:
+    process = subprocess.Popen(["true"], process_group=0)
+    process.wait()
+    launch._signal_ranks(process.pid, number, alone)
+    with pytest.raises(ProcessLookupError):
+        os.kill(process.pid, 0)
+
+
+def test_a_rank_that_ends_while_the_others_are_signalled_does_not_spare_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended, running = subprocess.Popen(["true"]), subprocess.Popen(["sleep", "60"])
+    ended.wait()
+    monkeypatch.setattr(launch, "child_processes", lambda leader: [ended.pid, running.pid])
+    launch._signal_ranks(os.getpid(), signal.SIGTERM, alone=False)
+    assert running.wait(timeout=30) == -signal.SIGTERM
