@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from nemo_ext.common.errors import DataError
 from nemo_ext.common.files import atomic_file
+from nemo_ext.common.locks import locked_file
 from nemo_ext.tokenizers.compiled import compiled
 
 OPEN_ROWS = 64  # more fill rows no better: of lognormal lengths around 400 tokens, 8192-token rows are 99.9 % full
@@ -84,14 +85,21 @@ class RowIndex:
         """Make the index cover at least `rows` rows, from its file as far as that goes. Raises DataError when there are no tokens."""
         if not self.pieces.count:
             raise DataError("A split holds no tokens to learn from, only empty documents. Prepare the dataset again from text.")
-        if self._file.is_file():
-            self._read(np.load(self._file, mmap_mode="r"))
+        self._read_file()
         if len(self) >= rows:
             return
-        content = self._extended(rows)
-        with atomic_file(self._file, "wb") as handle:
-            np.save(handle, content)
-        self._read(np.load(self._file, mmap_mode="r"))
+        with locked_file(self._file.with_suffix(".lock"), wait=True):  # runs may share an index: none may shorten it under another
+            self._read_file()
+            if len(self) >= rows:
+                return
+            content = self._extended(rows)
+            with atomic_file(self._file, "wb") as handle:
+                np.save(handle, content)
+        self._read(content)  # not from the file, which another run may have replaced where there are no locks
+
+    def _read_file(self) -> None:
+        if self._file.is_file():
+            self._read(np.load(self._file, mmap_mode="r"))
 
     def row(self, number: int) -> Row:
         """Row `number`."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -9,10 +13,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from nemo_ext.common.errors import DataError
 from nemo_ext.tasks.packing import Pieces, RowIndex, packed_rows
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 DOCUMENTS = st.lists(st.integers(0, 90), min_size=1, max_size=60).filter(any)
 
 
@@ -61,6 +67,46 @@ def test_a_longer_run_extends_the_index_and_moves_nothing(tmp_path: Path) -> Non
         ours, expected = again.row(number), whole.row(number)
         assert ours.epoch == expected.epoch and np.array_equal(ours.pieces, expected.pieces)
         assert number >= len(before) or np.array_equal(ours.pieces, before[number].pieces)
+
+
+def test_runs_that_share_an_index_never_shorten_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pieces, file = Pieces(np.arange(50) * 3, 40, 2), tmp_path / "rows.npy"
+    first, other = RowIndex(pieces, 64, 7, file), RowIndex(pieces, 64, 7, file)
+    extended = first._extended
+    whole = RowIndex(pieces, 64, 7, tmp_path / "whole.npy")
+    whole.require(500)
+
+    def while_another_run_writes(rows: int) -> NDArray[np.int64]:
+        with pytest.raises(BlockingIOError), locked_by_another(file.with_suffix(".lock")):
+            pass
+        return extended(rows)
+
+    monkeypatch.setattr(first, "_extended", while_another_run_writes)
+    first.require(500)
+    length = file.stat().st_size
+    monkeypatch.setattr(other, "_read_file", once_late(other._read_file))
+    other.require(10)  # looked before the first had written, and comes to write after it
+    assert file.stat().st_size == length and len(other) >= 500
+    assert all(np.array_equal(first.row(number).pieces, whole.row(number).pieces) for number in range(500))
+
+
+def once_late(read: Callable[[], None]) -> Callable[[], None]:
+    """`read`, which finds no file the first time."""
+    calls: list[Callable[[], None]] = [lambda: None]
+    return lambda: (calls.pop() if calls else read)()
+
+
+@contextmanager
+def locked_by_another(path: Path) -> Iterator[None]:
+    """Lock a file from another process, as another run would; raises BlockingIOError when that cannot have it."""
+    program = (
+        "import sys; from pathlib import Path; from nemo_ext.common.locks import locked_file\nwith locked_file(Path(sys.argv[1])): pass"
+    )
+    result = subprocess.run([sys.executable, "-c", program, str(path)], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    if "BlockingIOError" in result.stderr:
+        raise BlockingIOError(result.stderr)
+    assert result.returncode == 0, result.stderr
+    yield
 
 
 def test_the_order_depends_on_seed_and_epoch(tmp_path: Path) -> None:
