@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
+from datetime import timedelta
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from nemo_ext.engine.start_loss import megatron_loss
 TOLERANCES = {"fp32": 1e-3, "bf16-mixed": 5e-2}
 TRAINED_AS = {"fp32": torch.float32, "bf16-mixed": torch.bfloat16}  # what Megatron's wrapper rounds a model to after it is loaded
 LARGEST_WORK = 2e13  # floating point operations of the comparison on a CPU: about a minute
+PATIENCE = timedelta(hours=12)  # for rank 0, which with model.compare_start=always runs any model on its CPU
 
 
 class StartCheck(pl.Callback):
@@ -43,6 +45,7 @@ class StartCheck(pl.Callback):
         self._source = None if run.resume_from else initial_weights(run.config, run.hf_config, self._rules)
         self._model: Any = None
         self._loaded: LoadReport | None = None
+        self._ranks: dist.ProcessGroup | None = None
 
     def load(self, model: Any) -> None:
         """Fill this rank's shard after it is built; a resumed run's is filled from its checkpoint later."""
@@ -55,6 +58,7 @@ class StartCheck(pl.Callback):
         """Check the weights, then their loss. Raises ConversionError on every rank when one of them is wrong."""
         if self._source is None:
             return
+        self._ranks = waiting_group()
         self._check_weights()
         if self.run.config.model.init_from:
             self.run.notes["start_loss"] = self._compare_losses(trainer)
@@ -64,7 +68,7 @@ class StartCheck(pl.Callback):
     def _check_weights(self) -> None:
         assert self._source is not None and self._loaded is not None
         if weights_fingerprint(self._model, self._rules) != self._loaded.fingerprint:
-            names = sorted({name for found in _from_all_ranks(different_tensors(self._model, self._rules, self._source)) for name in found})
+            names = sorted({name for found in self._different_tensors() for name in found})
             raise ConversionError(
                 f"{len(names)} tensor(s) of the model are not those of {self._source.name} before the first step: {', '.join(names[:8])}. "
                 "Something overwrote them after loading. Nothing was trained."
@@ -86,12 +90,12 @@ class StartCheck(pl.Callback):
 
     def _compare_losses(self, trainer: pl.Trainer) -> dict[str, Any]:
         """Both losses, or under "skipped" why not."""
-        reason = _from_rank_zero(self._reason_to_skip(trainer))
+        reason = from_rank_zero(self._reason_to_skip(trainer), self._ranks)
         if reason:
             return {"skipped": reason}
-        batch = _first_micro_batch(trainer)
+        batch = self._first_micro_batch(trainer)
         ours, tokens = megatron_loss(trainer, self.run.task, batch)
-        theirs = _from_rank_zero(self._reference_loss(batch) if trainer.is_global_zero else None)
+        theirs = from_rank_zero(self._reference_loss(batch) if trainer.is_global_zero else None, self._ranks)
         assert theirs is not None
         tolerance = TOLERANCES[self.run.config.train.precision]
         if not abs(ours - theirs) <= tolerance:  # written so that NaN fails
@@ -101,6 +105,19 @@ class StartCheck(pl.Callback):
                 "trained; model.compare_start=never trains nevertheless."
             )
         return {"megatron": ours, "hugging_face": theirs, "tokens": tokens, "tolerance": tolerance}
+
+    def _first_micro_batch(self, trainer: pl.Trainer) -> dict[str, Any]:
+        """The first micro batch of the run's first step, on every rank that of rank 0, taken without moving the data loader."""
+        loader: Any = trainer.train_dataloader
+        indices: Iterator[int] = from_rank_zero(list(next(iter(loader.batch_sampler))), self._ranks)
+        return loader.collate_fn([loader.dataset[index] for index in indices])
+
+    def _different_tensors(self) -> list[list[str]]:
+        """By rank, the tensors that are not the source's."""
+        assert self._source is not None
+        found: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(found, different_tensors(self._model, self._rules, self._source), group=self._ranks)
+        return found
 
     def _reference_loss(self, batch: dict[str, Any]) -> float:
         folder, _ = _hugging_face_folder(Path(str(self.run.config.model.init_from)))
@@ -150,23 +167,18 @@ def _hugging_face_folder(start: Path) -> tuple[Path, str | None]:
     return folder, None
 
 
-def _first_micro_batch(trainer: pl.Trainer) -> dict[str, Any]:
-    """The first micro batch of the run's first step, on every rank that of rank 0, taken without moving the data loader."""
-    loader: Any = trainer.train_dataloader
-    indices: Iterator[int] = _from_rank_zero(list(next(iter(loader.batch_sampler))))
-    return loader.collate_fn([loader.dataset[index] for index in indices])
+def waiting_group() -> dist.ProcessGroup:
+    """All ranks, for waiting as long as the slowest takes: NCCL would end a run that waits for some minutes."""
+    group = dist.new_group(backend="gloo", timeout=PATIENCE)
+    assert group is not None
+    return group
 
 
-def _from_rank_zero(value: Any) -> Any:
+def from_rank_zero(value: Any, group: dist.ProcessGroup | None) -> Any:
+    """What rank 0 calls it with, on every rank."""
     values = [value]
-    dist.broadcast_object_list(values, src=0)
+    dist.broadcast_object_list(values, src=0, group=group, device=torch.device("cpu"))
     return values[0]
-
-
-def _from_all_ranks(value: Any) -> list[Any]:
-    values = [None] * dist.get_world_size()
-    dist.all_gather_object(values, value)
-    return values
 
 
 def _describe(notes: dict[str, Any]) -> str:
