@@ -6,17 +6,23 @@ RUN/checkpoints/step_0000100/        weights/ (Megatron distributed checkpoint) 
 RUN/metrics.jsonl                    one line per logged step, validation or resume
 RUN/tensorboard/, RUN/wandb/         the same figures for those programs
 RUN/DONE, RUN/REQUEUE, RUN/STOP      how the run left, and the wish that it leave (see deadline.py)
+RUN/.lock                            locked while a process trains here; says which
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import shutil
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from nemo_ext.common.errors import CheckpointError, ConfigError, OutputExistsError
 from nemo_ext.common.files import PARTIAL_SUFFIX, read_json
+from nemo_ext.common.locks import locked_file
 from nemo_ext.config import RunConfig, from_yaml, known_keys
 
 STATE_SCHEMA = "sibol.checkpoint/1"
@@ -60,6 +66,7 @@ class RunFolder:
         self.done = self.path / "DONE"
         self.requeue = self.path / "REQUEUE"
         self.stop = self.path / "STOP"
+        self.lock = self.path / ".lock"
 
     def checkpoint(self, step: int) -> Path:
         """Folder of the checkpoint after optimizer step `step`."""
@@ -86,6 +93,29 @@ class RunFolder:
         if self.checkpoints.is_dir():
             for entry in self.checkpoints.glob(f".*{PARTIAL_SUFFIX}"):
                 shutil.rmtree(entry, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def training_here(folder: RunFolder) -> Iterator[None]:
+    """Have the run folder to oneself. Raises OutputExistsError, which says who trains there, when it is not to be had."""
+    try:
+        with locked_file(folder.lock) as handle:
+            handle.truncate(0)
+            handle.write(_this_process())
+            handle.flush()
+            yield
+    except BlockingIOError:
+        holder = folder.lock.read_text(encoding="utf-8").strip() or "another process"
+        raise OutputExistsError(
+            f"{folder.path} is being trained by {holder}. Wait for it, or have it stop after its step: touch {folder.stop}. "
+            "For another run choose another output_dir=DIR."
+        ) from None
+
+
+def _this_process() -> str:
+    jobs = (os.environ.get(name) for name in ("SLURM_JOB_ID", "PBS_JOBID"))
+    job = next((f", job {job_id}" for job_id in jobs if job_id), "")
+    return f"process {os.getpid()} on {socket.gethostname()}{job}\n"
 
 
 def checkpoint_to_resume(config: RunConfig) -> Path | None:

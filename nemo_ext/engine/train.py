@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from nemo_ext.engine.checkpoints import CheckpointCallback
 from nemo_ext.engine.deadline import clear_marks, mark_done
 from nemo_ext.engine.metrics import MetricsCallback
 from nemo_ext.engine.progress import ProgressCallback
-from nemo_ext.engine.resolve import resolve, write_run_folder
+from nemo_ext.engine.resolve import ResolvedRun, resolve, write_run_folder
+from nemo_ext.engine.run_folder import RunFolder, training_here
 from nemo_ext.engine.start_check import StartCheck
 
 
@@ -36,10 +38,17 @@ def train(config: RunConfig, ranks: int, callbacks: Sequence[pl.Callback] = ()) 
     `callbacks` are Lightning callbacks of the caller's, which see each step before it is logged and saved.
     Raises SibolError for anything that the user can mend.
     """
-    run = resolve(config, ranks)
-    if os.environ["RANK"] == "0":
-        write_run_folder(run)
-        clear_marks(run.folder)
+    is_first = os.environ["RANK"] == "0"
+    with training_here(RunFolder(config.output_dir)) if is_first else nullcontext():
+        run = resolve(config, ranks)
+        if is_first:
+            write_run_folder(run)
+            clear_marks(run.folder)
+        return _train(run, callbacks)
+
+
+def _train(run: ResolvedRun, callbacks: Sequence[pl.Callback]) -> TrainResult:
+    config = run.config
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     quiet_loggers()

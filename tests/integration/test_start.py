@@ -19,12 +19,12 @@ from nemo_ext.convert.load import source_fingerprint
 from nemo_ext.convert.sources import HuggingFaceWeights
 from nemo_ext.engine.launch import free_port
 from nemo_ext.engine.resolve import resolve, write_run_folder
-from nemo_ext.engine.run_folder import RunFolder
+from nemo_ext.engine.run_folder import RunFolder, training_here
 from nemo_ext.models.family import family_of, read_model_config
 from nemo_ext.tokenizers import load
 from tests.support.ranks import RankError, run_ranks
 from tests.support.tiny_models import QWEN2, write_random_hf_model
-from tests.support.training import exact, small_run, train_on_ranks
+from tests.support.training import exact, losses, small_run, train_on_ranks
 
 LICENCES = {"LICENSE": "you may", "NOTICE.txt": "thanks", "USE_POLICY.md": "be kind"}
 
@@ -41,6 +41,36 @@ def write_start(folder: Path, dataset: Path) -> Path:
 
 def run_from(start: Path, folder: Path, dataset: Path, *overrides: str) -> RunConfig:
     return replace(small_run(folder, dataset, "train.max_steps=4", *overrides), model=ModelConfig(init_from=str(start)))
+
+
+def wait_for_rank_zero() -> str:
+    """On a rank: get an answer that takes rank 0 longer than the run's own group of ranks would wait."""
+    import time
+    from datetime import timedelta
+
+    import torch.distributed as dist
+
+    from nemo_ext.engine.start_check import from_rank_zero, waiting_group
+
+    dist.distributed_c10d._set_pg_timeout(timedelta(seconds=1), dist.group.WORLD)
+    group = waiting_group()
+    if dist.get_rank() == 0:
+        time.sleep(2)
+    answer = from_rank_zero("done" if dist.get_rank() == 0 else None, group)
+    dist.distributed_c10d._set_pg_timeout(timedelta(seconds=60), dist.group.WORLD)
+    return str(answer)
+
+
+def test_ranks_wait_for_a_comparison_longer_than_for_one_another() -> None:
+    assert run_ranks(2, wait_for_rank_zero) == ["done", "done"]
+
+
+def test_a_run_folder_has_one_run_at_a_time(dataset: Path, tmp_path: Path) -> None:
+    config = small_run(tmp_path / "run", dataset, "train.max_steps=4")
+    with training_here(RunFolder(tmp_path / "run")), pytest.raises(RankError, match=r"is being trained by process \d+ on"):
+        train_on_ranks(1, config)
+    assert not (tmp_path / "run" / "run.yaml").exists()
+    assert len(losses(train_on_ranks(1, config))) == 4
 
 
 def test_a_resumed_run_needs_nothing_of_what_it_started_from(dataset: Path, tmp_path: Path) -> None:
