@@ -74,7 +74,7 @@ class Site:
     runtime: str = setting(
         "auto", "what runs the container; none: jobs run as they are", choices=("auto", "apptainer", "enroot", "pyxis", "none")
     )
-    image: Optional[str] = setting(None, "container image; null: the one that `containers` names, or --image")  # noqa: UP045
+    image: Optional[str] = setting(None, "container image; null: the one that containers/build.sh built for the runtime")  # noqa: UP045
     modules: List[str] = setting([], "environment modules to load")  # noqa: UP006
     mounts: List[str] = setting([], "SRC:DST[:ro] to mount into the container besides the project")  # noqa: UP006
     internet: bool = setting(True, "whether compute nodes reach the internet")

@@ -17,10 +17,17 @@ from jobs.local import run_jobs
 from jobs.records import Submission, SubmittedJob, log_file, new_folder
 from jobs.render import PROJECT, SUFFIXES, Container, Place, render
 from jobs.site import Site
+from jobs.states import refuse_unfinished
 from nemo_ext.common.errors import ConfigError
 from nemo_ext.common.files import atomic_file
 
-CONTAINER_RUNTIMES = ("apptainer", "enroot", "pyxis")
+# What runs a container, what containers/build.sh builds for it, and where it puts that.
+CONTAINER_RUNTIMES = {
+    "apptainer": ("apptainer", "sibol.sif"),
+    "enroot": ("enroot", "sibol.sqsh"),
+    "pyxis": ("enroot", "sibol.sqsh"),
+}
+IMAGES = PROJECT / "containers"
 
 
 @dataclass(frozen=True)
@@ -44,13 +51,23 @@ def check(jobs: Sequence[Job], destination: Destination) -> None:
     scripts(jobs, destination, destination.jobs_dir.resolve())  # refuses what a directive cannot carry
 
 
+def built_image(runtime: str) -> str | None:
+    """The image that containers/build.sh built for a runtime; None where there is none, or no runtime is asked for by name."""
+    _, name = CONTAINER_RUNTIMES.get(runtime, ("", ""))
+    return str(IMAGES / name) if name and (IMAGES / name).exists() else None
+
+
 def check_image(container: Container) -> None:
     """A container runtime has an image, and an image that is a file is there. Raises ConfigError."""
     image, runtime = container.image, container.runtime
     if runtime not in CONTAINER_RUNTIMES:
         return
     if not image:
-        raise ConfigError(f"Runtime {runtime} needs an image. Pass --image FILE (containers/ says how to build one), or --runtime none.")
+        program, name = CONTAINER_RUNTIMES[runtime]
+        raise ConfigError(
+            f"Runtime {runtime} needs an image, and {IMAGES / name} does not exist. Build it (containers/build.sh {program}), pass "
+            "--image FILE with another, or --runtime none."
+        )
     require_single_lines("Image", image)
     if not (runtime == "pyxis" and "#" in image) and not Path(image).exists():
         raise ConfigError(f"Image {image} does not exist. Build it (see containers/), or pass --image with another.")
@@ -105,9 +122,11 @@ def commands(jobs: Sequence[Job], destination: Destination, folder: Path) -> lis
 def submit(name: str, jobs: Sequence[Job], destination: Destination, say: Callable[[str], None]) -> int:
     """Submit jobs to the site under one name, or run them here. Returns the exit code: of the last job that ran here, else 0.
 
-    Raises ConfigError before anything is written, SchedulerError when the scheduler refuses one (the earlier ones stay).
+    Raises ConfigError or OutputExistsError before anything is written, SchedulerError when the scheduler refuses one (the earlier
+    ones stay).
     """
     check(jobs, destination)
+    refuse_unfinished(jobs, destination.jobs_dir.resolve())
     now = datetime.now().astimezone()
     folder = new_folder(destination.jobs_dir.resolve(), name, now)
     for job_name, text in scripts(jobs, destination, folder).items():

@@ -131,7 +131,7 @@ def _destination(
     site: Site, jobs_dir: Path, account: str | None, runtime: str | None, image: str | None, mounts: list[str], secrets: Path | None
 ) -> Destination:
     from jobs.render import Container
-    from jobs.submission import Destination
+    from jobs.submission import Destination, built_image
     from nemo_ext.common.errors import ConfigError
 
     runtimes = ("auto", "apptainer", "enroot", "pyxis", "none")
@@ -139,7 +139,7 @@ def _destination(
         raise ConfigError(f"--runtime {runtime} is not known. Choose one of: {', '.join(runtimes)}.")
     default = DEFAULT_SECRETS.expanduser()
     chosen = secrets or (default if default.is_file() else None)
-    file = image or site.image
+    file = image or site.image or built_image(runtime or site.runtime)
     if file and Path(file).exists():
         file = str(Path(file).resolve())  # pyxis takes a bare name for one in a registry
     container = Container(runtime or site.runtime, file, tuple(mounts), str(chosen.resolve()) if chosen else None)

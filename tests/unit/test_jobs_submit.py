@@ -13,6 +13,7 @@ from jobs.plan.resources import resources
 from jobs.scheduler import SchedulerError, states, submit
 from jobs.site import load_site, site_names
 from jobs.stages import Wishes, study_jobs
+from jobs.states import is_unfinished
 from nemo_ext.common.errors import ConfigError
 from nemo_ext.config import RunConfig, apply_overrides
 from recipes import load_recipe
@@ -287,6 +288,50 @@ def test_an_image_is_named_by_its_whole_path(
     code, out, err = sibol(capsys, monkeypatch, "submit", "course_100m", "data.path=x", "--site=slurm-pyxis", *_prepared([]),
                            "--image=my image.sqsh", "--dry-run")  # fmt: skip
     assert code == 0 and f"export SIBOL_JOB_IMAGE='{Path.cwd()}/my image.sqsh'\n" in out, err
+
+
+@pytest.mark.parametrize(("site", "name"), [("nibi", "sibol.sif"), ("pbs-enroot", "sibol.sqsh"), ("slurm-pyxis", "sibol.sqsh")])
+def test_without_an_image_the_one_that_was_built_for_the_runtime_is_taken(
+    site: str, name: str, fake_pbs: pbs.FakePbs, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del fake_pbs
+    images = Path("images").resolve()
+    monkeypatch.setattr("jobs.submission.IMAGES", images)
+    common = ("submit", "course_100m", "data.path=x", f"--site={site}", "--account=def-x", *_prepared([]), "--dry-run")
+    code, _, err = sibol(capsys, monkeypatch, *common)
+    program = "apptainer" if name.endswith(".sif") else "enroot"
+    assert code == 2 and f"needs an image, and {images / name} does not exist. Build it (containers/build.sh {program})" in err
+    images.mkdir()
+    (images / name).touch()
+    code, out, err = sibol(capsys, monkeypatch, *common)
+    assert code == 0 and f"export SIBOL_JOB_IMAGE={images / name}\n" in out, err
+    code, out, err = sibol(capsys, monkeypatch, *common, "--runtime=none")
+    assert code == 0 and name not in out, err
+
+
+def test_a_run_folder_of_an_unfinished_job_is_refused(
+    fake_pbs: pbs.FakePbs, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    common = ("submit", "course_100m", "data.path=x", "--site=pbs-enroot", *_prepared([]), "--runtime=none")
+    assert sibol(capsys, monkeypatch, *common)[0] == 0
+    fake_pbs.answer_qstat(json.dumps({"Jobs": {"1.vm": {"job_state": "F", "Exit_status": 0}, "2.vm": {"job_state": "H"}}}))
+    code, _, err = sibol(capsys, monkeypatch, *common)
+    folder = Path("runs/course_100m").resolve()
+    assert code == 1 and f"Run folder {folder} is that of course_100m-train, job 2.vm, which was submitted at" in err and "is held" in err
+    assert "stop it with `qdel 2.vm`" in err and len(list(Path("runs/jobs").iterdir())) == 1
+    assert sibol(capsys, monkeypatch, *common, "output_dir=runs/other")[0] == 0
+    fake_pbs.answer_qstat(json.dumps({"Jobs": {"1.vm": {"job_state": "F"}, "2.vm": {"job_state": "F", "Exit_status": 75}}}))
+    assert sibol(capsys, monkeypatch, *common)[0] == 0
+
+
+@pytest.mark.parametrize("state", ["running", "pending (Dependency)", "1 completed, 1 running", "completing", "held", "S"])
+def test_states_of_jobs_that_may_still_write(state: str) -> None:
+    assert is_unfinished(state)
+
+
+@pytest.mark.parametrize("state", ["completed", "failed (75)", "left the queue", "not run", "stopped early, to be continued", "1 failed"])
+def test_states_of_jobs_that_write_no_more(state: str) -> None:
+    assert not is_unfinished(state)
 
 
 def test_a_scheduler_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
