@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from nemo_ext.common.files import disk_errors
+
 # What file systems without locks answer: Lustre that is mounted without them, NFS without its lock service, some of FUSE.
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
@@ -21,7 +23,9 @@ def locked_file(path: Path, wait: bool = False) -> Iterator[IO[str]]:
     Unless told to `wait`, raises BlockingIOError when somebody is. Where the file system has no locks, says so and goes on.
     A process must not lock a file twice at once. Its children do not hold its locks.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
     with open(path, "a+", encoding="utf-8") as handle:
         try:
             fcntl.lockf(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from nemo_ext.common.errors import CheckpointError, ConfigError, OutputExistsError
-from nemo_ext.common.files import PARTIAL_SUFFIX, read_json
+from nemo_ext.common.files import PARTIAL_SUFFIX, disk_errors, read_json
 from nemo_ext.common.locks import locked_file
 from nemo_ext.config import RunConfig, from_yaml, known_keys
 
@@ -98,18 +98,20 @@ class RunFolder:
 @contextlib.contextmanager
 def training_here(folder: RunFolder) -> Iterator[None]:
     """Have the run folder to oneself. Raises OutputExistsError, which says who trains there, when it is not to be had."""
-    try:
-        with locked_file(folder.lock) as handle:
+    with contextlib.ExitStack() as stack:
+        try:
+            handle = stack.enter_context(locked_file(folder.lock))
+        except BlockingIOError:
+            holder = folder.lock.read_text(encoding="utf-8").strip() or "another process"
+            raise OutputExistsError(
+                f"{folder.path} is being trained by {holder}. Wait for it, or have it stop after its step: touch {folder.stop}. "
+                "For another run choose another output_dir=DIR."
+            ) from None
+        with disk_errors(folder.lock):
             handle.truncate(0)
             handle.write(_this_process())
             handle.flush()
-            yield
-    except BlockingIOError:
-        holder = folder.lock.read_text(encoding="utf-8").strip() or "another process"
-        raise OutputExistsError(
-            f"{folder.path} is being trained by {holder}. Wait for it, or have it stop after its step: touch {folder.stop}. "
-            "For another run choose another output_dir=DIR."
-        ) from None
+        yield
 
 
 def _this_process() -> str:
