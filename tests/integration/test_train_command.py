@@ -85,7 +85,7 @@ def test_dry_run_says_what_would_run_and_writes_nothing(dataset: Path, tmp_path:
         (["parallel.pp=3"], "4 layers are not divisible by parallel.pp=3"),
         (
             ["model.overrides={num_attention_heads: 6, num_key_value_heads: 3, head_dim: 16}", "parallel.tp=2"],
-            "3 key/value heads are not divisible by parallel.tp=2",
+            "3 key/value heads can neither be split over nor be shared evenly by parallel.tp=2 ranks. Use one of: 1, 3, 6.",
         ),
         (["train.global_batch_size=3", "train.micro_batch_size=2"], "is not divisible by micro_batch_size"),
         (["model.overrides.hiden_size=3"], "has no such field. Did you mean 'hidden_size'?"),
