@@ -99,16 +99,6 @@ def source_fingerprint(rules: Sequence[Rule], num_layers: int, source: WeightSou
     return as_text(total)
 
 
-def check_weights(model: Any, rules: Sequence[Rule], source: WeightSource) -> None:
-    """Compare this rank's weights with the source, bit by bit. Raises ConversionError naming the tensors that differ."""
-    different = different_tensors(model, rules, source)
-    if different:
-        raise ConversionError(
-            f"{len(different)} tensor(s) of the model are not those of {source.name}: {', '.join(different[:8])}. "
-            "Something overwrote them after loading, or they were never loaded."
-        )
-
-
 def different_tensors(model: Any, rules: Sequence[Rule], source: WeightSource) -> list[str]:
     """Names of this rank's tensors that are not the source's, compared bit by bit in the model's dtype."""
     import torch

@@ -25,14 +25,14 @@ def save_from(
     import torch
     from megatron.core import dist_checkpointing
 
-    from nemo_ext.convert.load import check_weights, load_weights, weights_fingerprint
+    from nemo_ext.convert.load import different_tensors, load_weights, weights_fingerprint
     from nemo_ext.models.family import family_of
 
     start_megatron(tp, pp)
     rules, loaded = family_of(hf_config).build_mapping(hf_config), []
     fields = {"params_dtype": getattr(torch, dtype), "hetereogenous_dist_checkpoint": apart}
     model = build_model(hf_config, tp, pp, weight_loader=lambda built: loaded.append(load_weights(built, rules, source)), **fields)
-    check_weights(model, rules, source)
+    assert not different_tensors(model, rules, source)
     if weights_dir is not None:
         Path(weights_dir).mkdir(parents=True, exist_ok=True)
         dist_checkpointing.save(model.sharded_state_dict(prefix="module."), weights_dir)
