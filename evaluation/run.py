@@ -11,20 +11,19 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from evaluation.loading import ModelFolder, choose_context, load_model, open_folder
-from evaluation.models import Advance, HuggingFaceModel
+from evaluation.loading import ModelFolder, open_folder
+from evaluation.models import Advance
 from evaluation.statistics import Interval, check_bootstrap
 from evaluation.stored import RESULTS_SCHEMA
 from evaluation.suites import SUITES, Items, Settings, Suite, Summary
-from evaluation.windows import rolling_windows
-from nemo_ext.common.errors import OutputExistsError
-from nemo_ext.common.files import atomic_folder, refuse_existing, sha256_of_file, write_json
+from nemo_ext.common.errors import ConfigError, OutputExistsError
+from nemo_ext.common.files import atomic_folder, read_json, refuse_existing, sha256_of_file, write_json
 
 RESULTS_NAME = "results.json"
 ROWS_NAME = "per_document.jsonl"
@@ -66,12 +65,12 @@ def evaluate(
     at a time. Raises the errors of `nemo_ext.common.errors`.
     """
     started_s = time.perf_counter()
-    chosen: Suite = SUITES.get(suite)
-    settings = settings or Settings()
+    chosen, settings = _choose_suite(suite, settings or Settings())
     output_dir = Path(output_dir)
     _refuse_foreign_output(output_dir, overwrite)
     folders = [open_folder(folder) for folder in (model_dir, baseline_dir) if folder is not None]
-    _check_settings(settings, folders)
+    check_bootstrap(settings.resamples, settings.confidence)
+    chosen.check(settings, folders)
     items = chosen.read(Path(data), settings)
     scored = [_score(chosen, folder, items, settings, device, progress) for folder in folders]
     summary = chosen.summarise([one.scores for one in scored], settings)
@@ -80,24 +79,33 @@ def evaluate(
     with atomic_folder(output_dir, overwrite) as folder:
         with (folder / ROWS_NAME).open("w", encoding="utf-8") as handle:
             handle.writelines(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in summary.rows)
+        for name, content in summary.files.items():
+            (folder / name).write_bytes(content)
         results["per_document"] = {"file": ROWS_NAME, "sha256": sha256_of_file(folder / ROWS_NAME)}
+        results["files"] = sorted(summary.files)
         write_json(folder / RESULTS_NAME, results)
     return results
 
 
-def _check_settings(settings: Settings, folders: list[ModelFolder]) -> None:
-    """Refuse now what would otherwise be refused when the first model has been scored."""
-    check_bootstrap(settings.resamples, settings.confidence)
-    for folder in folders:
-        context = choose_context(folder, settings.context_tokens)
-        rolling_windows(0, context, settings.stride_tokens or context)
+def _choose_suite(name: str, settings: Settings) -> tuple[Suite, Settings]:
+    """The suite, and the settings with what stands after the colon in `--suite NAME:VALUE`."""
+    name, colon, value = name.partition(":")
+    chosen: Suite = SUITES.get(name)
+    if not colon:
+        return chosen, settings
+    if chosen.argument is None:
+        raise ConfigError(f"--suite {name}:{value}: the suite {name} takes nothing after a colon. Write --suite {name}.")
+    if chosen.argument in settings.options:
+        raise ConfigError(f"--suite {name}:{value} and --set {chosen.argument}= say the same thing. Give one of them.")
+    return chosen, replace(settings, options={**settings.options, chosen.argument: value})
 
 
 def _refuse_foreign_output(output_dir: Path, overwrite: bool) -> None:
     """`--overwrite` replaces a whole folder, so it may only be one that an evaluation wrote."""
     refuse_existing(output_dir, overwrite)
     found = sorted(entry.name for entry in output_dir.iterdir()) if output_dir.is_dir() else []
-    if output_dir.is_file() or set(found) - {RESULTS_NAME, ROWS_NAME}:
+    written = read_json(output_dir / RESULTS_NAME, "evaluation results").get("files", []) if RESULTS_NAME in found else []
+    if output_dir.is_file() or set(found) - {RESULTS_NAME, ROWS_NAME, *written}:
         raise OutputExistsError(
             f"{output_dir} was not written by `sibol evaluate` (it holds {', '.join(found[:5]) or 'a file'}) and is not replaced. "
             "Choose another --out."
@@ -105,9 +113,8 @@ def _refuse_foreign_output(output_dir: Path, overwrite: bool) -> None:
 
 
 def _score(suite: Suite, folder: ModelFolder, items: Items, settings: Settings, device: str, progress: Progress) -> _Scored:
-    description = folder.as_dict()
-    model: HuggingFaceModel = load_model(folder, device, settings.context_tokens, settings.batch_size)
-    description |= model.as_dict() | {"stride_tokens": settings.stride_tokens or model.context}
+    model = suite.load(folder, settings, device)
+    description = folder.as_dict() | suite.describe(model, settings)
     with progress(folder.path.name, items.bytes) as advance:
         return _Scored(description, suite.score(model, items, settings, advance), str(model.device))
 

@@ -58,7 +58,8 @@ class StoredResults:
     def measurement(self) -> dict[str, Any]:
         """Suite, version, texts and rules of scoring: what two results must share to be compared."""
         suite, data, settings = self.results["suite"], self.results["data"], self.results["settings"]
-        rules = {f"settings.{name}": value for name, value in settings.items() if name not in FREE_SETTINGS}
+        rules = {f"settings.{name}": value for name, value in settings.items() if name not in (*FREE_SETTINGS, "options")}
+        rules |= {f"settings.{name}": value for name, value in settings.get("options", {}).items()}
         ignored = ("settings.split", "settings.text_field")  # where the texts were read; what was read is in their digest
         rules = {name: value for name, value in rules.items() if name not in ignored}
         return {"suite": suite["name"], "suite version": suite["version"], "data sha256": data["sha256"], **rules}

@@ -6,7 +6,7 @@ model to compare with, files and tables are the business of `evaluation.run`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from nemo_ext.common.registry import Registry
 
 if TYPE_CHECKING:  # names can be listed without torch
-    from evaluation.models import Advance, LanguageModel
+    from evaluation.loading import ModelFolder
+    from evaluation.models import Advance
     from evaluation.statistics import Interval
 
 SUITES = Registry("suite", "sibol.suites", {"bits_per_byte": "evaluation.suites.bits_per_byte:SUITE"})
@@ -22,7 +23,10 @@ SUITES = Registry("suite", "sibol.suites", {"bits_per_byte": "evaluation.suites.
 
 @dataclass(frozen=True)
 class Settings:
-    """What a user may choose. Tokens are the tokens of the model in question; None means the default stated in the option's help."""
+    """What a user may choose. Tokens are the tokens of the model in question; None means the default stated in the option's help.
+
+    options: those of the suite alone, name -> value as given (`evaluation.options.read_options` reads them).
+    """
 
     split: str | None = None
     text_field: str = "text"
@@ -33,6 +37,7 @@ class Settings:
     resamples: int = 2000
     confidence: float = 0.95
     seed: int = 1234
+    options: Mapping[str, str] = field(default_factory=dict)
 
 
 class Items(Protocol):
@@ -53,7 +58,9 @@ class Summary:
 
     metrics: of the model. references: name of a trivial model with the same vocabulary -> its metrics. Both also of the
     baseline model, and the comparison with it: None without a baseline. domains: per domain, as metrics. rows: one JSON object
-    per item. warnings: what makes the numbers doubtful.
+    per item, with its `id`, its `score` (or `correct`, 0 to 1, or `bits` and `bytes`), the same with `baseline_` before it where
+    there is a baseline, and a `category` if it has one. warnings: what makes the numbers doubtful. files: name -> content of
+    what is written beside results.json, a plot for example.
     """
 
     metrics: dict[str, Interval]
@@ -64,21 +71,38 @@ class Summary:
     comparison: dict[str, Interval] | None = None
     domains: dict[str, dict[str, Any]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    files: dict[str, bytes] = field(default_factory=dict)
 
 
 class Suite(Protocol):
-    """One evaluation. `version` rises whenever the same model and data would get another score."""
+    """One evaluation. `version` rises whenever the same model and data would get another score.
+
+    `evaluation.suites.base.SuiteDefaults` has `argument`, `check`, `load` and `describe` for most suites.
+    """
 
     name: str
     version: int
     primary_metric: str
     lower_is_better: bool
+    argument: str | None
+
+    def check(self, settings: Settings, folders: Sequence[ModelFolder]) -> None:
+        """Refuse, before data are read, what settings or models do not allow."""
+        ...
 
     def read(self, path: Path, settings: Settings) -> Items:
         """Open and check all data before a model is loaded."""
         ...
 
-    def score(self, model: LanguageModel, items: Any, settings: Settings, advance: Advance) -> Any:
+    def load(self, folder: ModelFolder, settings: Settings, device: str) -> Any:
+        """The model that `score` is given, with a `device`."""
+        ...
+
+    def describe(self, model: Any, settings: Settings) -> dict[str, Any]:
+        """What shapes the scores beyond the files of the model, for results.json."""
+        ...
+
+    def score(self, model: Any, items: Any, settings: Settings, advance: Advance) -> Any:
         """Scores of every item by one model; `advance` is told the bytes that are done."""
         ...
 

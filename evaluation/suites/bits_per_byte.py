@@ -27,9 +27,12 @@ from typing import Any
 import numpy as np
 
 from evaluation.documents import Document, Documents, open_documents
+from evaluation.loading import ModelFolder, choose_context
 from evaluation.models import Advance, DocumentScore, LanguageModel
 from evaluation.statistics import Bootstrap, FloatArray, Interval
 from evaluation.suites import Settings, Summary
+from evaluation.suites.base import SuiteDefaults
+from evaluation.windows import rolling_windows
 from nemo_ext.common.errors import DataError
 
 BYTES_AT_ONCE = 4 << 20  # text encoded and sorted by length together; bounds the memory for ids
@@ -62,13 +65,24 @@ class DocumentScores:
         return np.array([size for _, size, _ in self.documents], dtype=np.float64)
 
 
-class BitsPerByte:
+class BitsPerByte(SuiteDefaults):
     """The suite, see the module's text for the definition."""
 
     name = "bits_per_byte"
     version = 1
     primary_metric = "bits_per_byte"
     lower_is_better = True
+
+    def check(self, settings: Settings, folders: Sequence[ModelFolder]) -> None:
+        """Refuse strides that a model's context does not allow."""
+        super().check(settings, folders)
+        for folder in folders:
+            context = choose_context(folder, settings.context_tokens)
+            rolling_windows(0, context, settings.stride_tokens or context)
+
+    def describe(self, model: Any, settings: Settings) -> dict[str, Any]:
+        """The stride counts, too."""
+        return super().describe(model, settings) | {"stride_tokens": settings.stride_tokens or model.context}
 
     def read(self, path: Path, settings: Settings) -> Documents:
         """Documents of files or of a dataset's split."""

@@ -17,6 +17,7 @@ TASK = Task(
     objective="masked",
     reads=("masking", "packing", "piece_tokens"),
     even_batches=False,
+    reference_loss="nemo_ext.tasks.reference:masked_loss",
 )
 
 

@@ -34,6 +34,10 @@ BatchSize = Annotated[Optional[int], typer.Option(help="most windows in a batch 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:NUMBER")]
 Resamples = Annotated[int, typer.Option(help="bootstrap resamples behind the intervals", min=1)]
 Confidence = Annotated[float, typer.Option(help="confidence of the intervals")]
+Set = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--set", help="option of the suite; may be given several times", metavar="NAME=VALUE"),
+]
 Seed = Annotated[int, typer.Option(help="seed of the bootstrap", min=0)]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace the results in --out")]
 
@@ -54,11 +58,13 @@ def evaluate(
     resamples: Resamples = 2000,
     confidence: Confidence = 0.95,
     seed: Seed = 1234,
+    options: Set = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Measure a Hugging Face model on text, in fp32, with confidence intervals, optionally against a second model."""
     from rich.console import Console
 
+    from evaluation.options import split_assignments
     from evaluation.run import evaluate as run_evaluation
     from evaluation.suites import Settings
     from evaluation.table import render
@@ -73,6 +79,7 @@ def evaluate(
         resamples=resamples,
         confidence=confidence,
         seed=seed,
+        options=split_assignments(options or []),
     )
     results = run_evaluation(
         model, data, out, suite=suite, baseline_dir=baseline, settings=settings, device=device, overwrite=overwrite, progress=_progress_bar

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from nemo_ext.common.blend import open_blend
 from nemo_ext.common.errors import ConfigError
 from nemo_ext.common.files import read_json
-from nemo_ext.config import apply_overrides, from_yaml
+from nemo_ext.config import ModelConfig, apply_overrides, from_yaml
 from nemo_ext.convert.export import export_run
 from nemo_ext.convert.slicing import choose_layers, slice_layers
 from nemo_ext.engine.resolve import resolve
@@ -19,7 +21,7 @@ from nemo_ext.engine.run_folder import RunFolder, read_state
 from nemo_ext.models.family import FAMILIES
 from nemo_ext.tokenizers import load
 from recipes import load_recipe
-from tests.support.masked_runs import PACKED, masked_run
+from tests.support.masked_runs import MODELS, PACKED, masked_run
 from tests.support.ranks import RankError, run_ranks
 from tests.support.tiny_models import write_random_hf_model
 from tests.support.training import exact, losses, train_on_ranks
@@ -108,6 +110,24 @@ def loss_in_transformers(run: Path, folder: Path) -> tuple[float, int]:
             total += float(torch.nn.functional.cross_entropy(logits, labels[0], reduction="sum"))
             count += int((labels != -100).sum())
     return total / count, tokenizer.mask_token_id
+
+
+@pytest.mark.parametrize(
+    ("family", "packing", "layout"),
+    [("bert", [], []), ("modernbert", ["train.micro_batch_size=4"], TP2), ("modernbert", PACKED, ["parallel.pp=2"])],
+    ids=["bert", "padded tp2", "packed pp2"],
+)
+def test_before_the_first_step_the_masked_loss_is_that_of_transformers(
+    family: str, packing: list[str], layout: list[str], masked_datasets: dict[str, Path], tmp_path: Path
+) -> None:
+    dataset = open_blend({str(masked_datasets[family]): 1.0})
+    sizes = {**yaml.safe_load(MODELS[family]), "vocab_size": dataset.vocab_size, "pad_token_id": 0}
+    write_random_hf_model(tmp_path / "hf", FAMILIES.get(family).hf_config("base", sizes))
+    load(dataset.tokenizer_dir).copy(tmp_path / "hf")
+    run = masked_run(tmp_path / "run", masked_datasets[family], "train.max_steps=1", *packing, *layout)
+    lines = train_on_ranks(2 if layout else 1, replace(run, model=ModelConfig(init_from=str(tmp_path / "hf"))))
+    loss = lines[0]["start_loss"]
+    assert loss["megatron"] == pytest.approx(loss["hugging_face"], abs=1e-5) and loss["tokens"] > 0
 
 
 def test_the_recipe_of_a_sliced_model_starts_from_it_and_from_no_other(masked_datasets: dict[str, Path], tmp_path: Path) -> None:

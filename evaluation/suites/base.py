@@ -1,0 +1,47 @@
+"""What most suites share: a causal Hugging Face model, no options, nothing to refuse early."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from evaluation.loading import ModelFolder, choose_context, load_model
+from evaluation.options import read_options
+from evaluation.suites import Settings
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """The suite is measured in one way."""
+
+
+class SuiteDefaults:
+    """The parts of `evaluation.suites.Suite` that rarely differ; a suite overrides what does.
+
+    options: the dataclass that `--set` fills, see `evaluation.options`. argument: the option that is set by what stands after
+    the colon in `--suite NAME:VALUE`, or None where nothing may.
+    """
+
+    name: str
+    options: type[Any] = NoOptions
+    argument: str | None = None
+
+    def chosen(self, settings: Settings) -> Any:
+        """The options of this run, as the suite's own dataclass."""
+        return read_options(self.options, settings.options, self.name)
+
+    def check(self, settings: Settings, folders: Sequence[ModelFolder]) -> None:
+        """Refuse options and contexts that the suite or a model cannot take."""
+        self.chosen(settings)
+        for folder in folders:
+            choose_context(folder, settings.context_tokens)
+
+    def load(self, folder: ModelFolder, settings: Settings, device: str) -> Any:
+        """The causal model of `folder`."""
+        return load_model(folder, device, settings.context_tokens, settings.batch_size)
+
+    def describe(self, model: Any, settings: Settings) -> dict[str, Any]:
+        """What shapes the scores beyond the files of the model, for results.json."""
+        described: dict[str, Any] = model.as_dict()
+        return described
