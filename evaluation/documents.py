@@ -6,21 +6,19 @@ models with any tokenizer are compared on the same bytes.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
+from evaluation.records import SNIPPET_CHARACTERS, byte_count, decode_utf8, find_files, open_binary, parse_object
 from nemo_ext.common.dataset import MANIFEST_NAME, DatasetInfo, SplitInfo, open_dataset
 from nemo_ext.common.errors import ConfigError, DataError
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".txt", ".txt.gz")
 DEFAULT_SPLIT = "test"
 DECODED_AT_ONCE = 256
-SNIPPET_CHARACTERS = 80
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,7 @@ def open_documents(path: Path | str, split: str | None = None, text_field: str =
     elif split is not None:
         raise ConfigError(f"--split {split} was given, but {path} is not a Sibol dataset folder and has no splits. Leave the option out.")
     else:
-        files = _text_files(path)
+        files = find_files(path, SUFFIXES, "a Sibol dataset folder, or a file or folder of files")
         documents = _survey(path, "text files", None, lambda: _read_files(path, files, text_field), None)
     if not documents.documents:
         raise DataError(f"{path} holds no text to score ({documents.empty_documents} empty documents). Check the path.")
@@ -142,55 +140,25 @@ def _decode(tokenizer: Any, batch: list[list[int]], split: str, first_number: in
         yield Document(f"{split}/{number}", text, len(text.encode()))
 
 
-def _text_files(path: Path) -> list[Path]:
-    if path.is_file() and path.name.endswith(SUFFIXES):
-        return [path]
-    if not path.is_dir():
-        found = f"has the ending {path.suffix!r}" if path.exists() else "does not exist"
-        raise DataError(
-            f"Data {path} {found}. Expected a Sibol dataset folder, or a file or folder of files ending in {', '.join(SUFFIXES)}."
-        )
-    files = sorted(file for file in path.rglob("*") if file.is_file() and file.name.endswith(SUFFIXES) and not file.name.startswith("."))
-    if not files:
-        raise DataError(f"{path} is neither a Sibol dataset (no {MANIFEST_NAME}) nor a folder with files ending in {', '.join(SUFFIXES)}.")
-    return files
-
-
 def _read_files(root: Path, files: list[Path], text_field: str) -> Iterator[Document]:
     for file in files:
         name = str(file.relative_to(root)) if file != root else file.name
-        with _open(file) as handle:
+        with open_binary(file) as handle:
             if ".jsonl" in file.suffixes:
                 for number, line in enumerate(handle, 1):
                     if line.strip():
                         yield _parse_record(line, file, number, text_field, f"{name}:{number}")
             else:
-                yield _text_document(_utf8(handle.read(), str(file)), name, str(file))
-
-
-def _open(file: Path) -> BinaryIO:
-    return gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb")  # type: ignore[return-value]
-
-
-def _utf8(content: bytes, place: str) -> str:
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{place} is not UTF-8 ({error}). Convert the file to UTF-8.") from None
+                yield _text_document(decode_utf8(handle.read(), str(file)), name, str(file))
 
 
 def _parse_record(line: bytes, file: Path, number: int, text_field: str, default_id: str) -> Document:
     place = f"{file}:{number}"
-    text = _utf8(line, place)
-    snippet = text.strip()[:SNIPPET_CHARACTERS]
-    try:
-        record = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{place} is not valid JSON ({error.msg} at column {error.colno}): {snippet!r}. Mend or remove the line.") from None
-    if not isinstance(record, dict) or not isinstance(record.get(text_field), str):
-        found = f"fields {', '.join(record) or '(none)'}" if isinstance(record, dict) else type(record).__name__
+    record = parse_object(line, place)
+    if not isinstance(record.get(text_field), str):
+        snippet = line.decode().strip()[:SNIPPET_CHARACTERS]
         raise DataError(
-            f"{place} has no text in field {text_field!r} (found {found}): {snippet!r}. "
+            f"{place} has no text in field {text_field!r} (found fields {', '.join(record) or '(none)'}): {snippet!r}. "
             "Expected a JSON object with the text as a string; name the field with --text-field."
         )
     domain = record.get("domain")
@@ -200,9 +168,4 @@ def _parse_record(line: bytes, file: Path, number: int, text_field: str, default
 
 
 def _text_document(text: str, identity: str, place: str, domain: str | None = None) -> Document:
-    try:
-        return Document(identity, text, len(text.encode()), domain)
-    except UnicodeEncodeError as error:
-        raise DataError(
-            f"{place} has a lone surrogate, which is no text ({error.reason} at character {error.start}). Mend or remove it."
-        ) from None
+    return Document(identity, text, byte_count(text, place), domain)

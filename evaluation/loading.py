@@ -96,15 +96,15 @@ def load_model(folder: ModelFolder, device: str = "auto", context: int | None = 
 
     from evaluation.models import HuggingFaceModel
 
-    place = torch.device(_choose_device(device))
+    place = torch.device(choose_device(device))
     context = choose_context(folder, context)
-    model, tokenizer = _from_pretrained(folder)
-    model = model.to(place).eval()
+    model, tokenizer = load_pretrained(folder, "AutoModelForCausalLM", place)
     _check_causal(model, folder.path)
     return HuggingFaceModel(model, tokenizer, context, batch_size)
 
 
-def _choose_device(device: str) -> str:
+def choose_device(device: str) -> str:
+    """ "cpu" or a CUDA device for "auto" or a name. Raises ConfigError for what is not there."""
     import torch
 
     # torch.cuda: scoring runs plain transformers, without the backend that trains.
@@ -116,14 +116,18 @@ def _choose_device(device: str) -> str:
     return ("cuda" if available else "cpu") if device == "auto" else device
 
 
-def _from_pretrained(folder: ModelFolder) -> tuple[Any, Any]:
+def load_pretrained(folder: ModelFolder, kind: str, device: Any) -> tuple[Any, Any]:
+    """The model in fp32 on `device`, in evaluation mode, and its tokenizer; `kind` is the name of an Auto class of transformers.
+
+    Raises DataError for what cannot be read, ConversionError when weights are missing or left over.
+    """
     import torch
+    import transformers
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder.path, local_files_only=True)
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder.path, local_files_only=True)
+        loaded: Any = getattr(transformers, kind).from_pretrained(
             folder.path, local_files_only=True, dtype=torch.float32, output_loading_info=True, use_safetensors=True
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
@@ -136,7 +140,7 @@ def _from_pretrained(folder: ModelFolder) -> tuple[Any, Any]:
                 f"The weights in {folder.path} do not fit its config: {len(names)} tensors {consequence} ({', '.join(names[:5])}"
                 f"{', ...' if len(names) > 5 else ''}). Export the model again."
             )
-    return model, tokenizer
+    return model.to(device).eval(), tokenizer
 
 
 def _check_causal(model: Any, path: Path) -> None:

@@ -15,7 +15,7 @@ from evaluation.loading import load_model, open_folder
 from evaluation.report import write_report
 from nemo_ext.common.errors import ConfigError, ConversionError, DataError, OutputExistsError, SibolError
 from recipes.cli.main import app
-from tests.support.tiny_language_models import TEXTS, save_tiny_qwen2, train_tokenizer
+from tests.support.tiny_language_models import TEXTS, change_weights, save_tiny_qwen2, train_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -145,14 +145,6 @@ def test_text_that_a_tokenizer_loses_is_counted_in_a_warning(models: Path, data:
         "The baseline's tokenizer does not give back the exact text of 1 of 1 documents.",
         "The baseline's tokenizer wrote 3 unknown tokens, which makes text it cannot express look cheap.",
     ]
-
-
-def change_weights(folder: Path, change: Any) -> None:
-    from safetensors.torch import load_file, save_file
-
-    weights = load_file(folder / "model.safetensors")
-    change(weights)
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def test_weights_that_would_stay_random_or_unused_are_refused(models: Path, tmp_path: Path) -> None:

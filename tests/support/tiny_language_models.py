@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -55,3 +56,27 @@ def save_tiny_qwen2(
     Qwen2ForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def save_tiny_gpt2(folder: Path, *, context: int = 32, seed: int = 0, spread: float = 0.2, tied: bool = True) -> Path:
+    """A two-layer GPT-2 of width 32, which has learned positions."""
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    tokenizer = train_tokenizer()
+    torch.manual_seed(seed)
+    end = tokenizer.eos_token_id
+    shape = {"n_positions": context, "n_embd": 32, "n_layer": 2, "n_head": 4, "bos_token_id": end, "eos_token_id": end}
+    config = GPT2Config(vocab_size=len(tokenizer), initializer_range=spread, tie_word_embeddings=tied, **shape)
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def change_weights(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Let `change` work on the tensors of model.safetensors."""
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(folder / "model.safetensors")
+    change(weights)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})

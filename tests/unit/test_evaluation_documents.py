@@ -52,7 +52,7 @@ def test_the_same_texts_have_the_same_digest_as_jsonl_gzip_and_folder_of_text_fi
     ("line", "complaint"),
     [
         (b'{"text": "a"\n', r"bad\.jsonl:2 is not valid JSON"),
-        (b'["text"]\n', r"bad\.jsonl:2 has no text in field 'text' \(found list\)"),
+        (b'["text"]\n', r"bad\.jsonl:2 holds list, expected a JSON object"),
         (b'{"body": "a"}\n', r"bad\.jsonl:2 has no text in field 'text' \(found fields body\).*--text-field"),
         (b'{"text": 3}\n', r"bad\.jsonl:2 has no text"),
         (b'{"text": "\xff"}\n', r"bad\.jsonl:2 is not UTF-8"),
@@ -69,7 +69,7 @@ def test_a_bad_line_is_refused_with_its_place(tmp_path: Path, line: bytes, compl
 def test_paths_that_hold_no_text_are_refused_with_what_is_there(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"missing does not exist"):
         open_documents(tmp_path / "missing")
-    with pytest.raises(DataError, match=r"neither a Sibol dataset"):
+    with pytest.raises(DataError, match=r"has nothing to read in it. Expected a Sibol dataset"):
         open_documents(tmp_path)
     (tmp_path / "a.csv").touch()
     with pytest.raises(DataError, match=r"has the ending '.csv'"):
