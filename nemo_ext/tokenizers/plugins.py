@@ -21,8 +21,10 @@ from omegaconf.errors import OmegaConfBaseException
 from nemo_ext.common.errors import ConfigError, DataError, nearest
 from nemo_ext.common.registry import Registry
 from nemo_ext.config.checks import check_values
-from nemo_ext.tokenizers.ragged import RaggedBatch
+from nemo_ext.tokenizers.ragged import RaggedBatch, from_lengths
 from nemo_ext.tokenizers.text_tokenizer import TextTokenizer
+
+BLOCK_TOKENS = 1 << 19  # of longer documents the plugin is given one block after the other; Patok takes about 100 bytes a token
 
 PLUGINS = Registry(
     "tokenizer plugin",
@@ -102,19 +104,49 @@ def create(name: str, settings: Mapping[str, Any], tokenizer: TextTokenizer) -> 
 
 
 def apply(plugin: Plugin, batch: RaggedBatch, document_ids: NDArray[np.uint64], seed: int, vocab_size: int) -> RaggedBatch:
-    """Run a plugin, check what it returned and count what it did.
+    """Run a plugin, check what it returned and count what it did. Documents longer than BLOCK_TOKENS are given to it in blocks.
 
     Raises DataError when documents were lost, ids lie outside the vocabulary, or a document spells another text than before.
     """
-    result = plugin.transform(batch, document_ids, seed)
-    _check_ids(plugin, batch, result, vocab_size)
-    changed = 0 if result is batch else _changed_documents(plugin, batch, result, document_ids)
+    if plugin.name != "vanilla" and int(batch.lengths.max(initial=0)) > BLOCK_TOKENS:
+        result, changed = _apply_in_blocks(plugin, batch, document_ids, seed, vocab_size)
+    else:
+        result, verdicts = _apply_checked(plugin, batch, document_ids, seed, vocab_size)
+        changed = int(np.count_nonzero(verdicts))
     sizes = {"documents": batch.documents, "documents_changed": changed, "tokens_before": len(batch.ids), "tokens_after": len(result.ids)}
     plugin.counts.update(sizes)
+    return result
+
+
+def _apply_in_blocks(
+    plugin: Plugin, batch: RaggedBatch, document_ids: NDArray[np.uint64], seed: int, vocab_size: int
+) -> tuple[RaggedBatch, int]:
+    """The result, and how many documents changed. The room for it is taken as it is filled, because pages that are not touched cost nothing."""
+    from nemo_ext.tokenizers.blocks import blocks_of  # brings numba, which vanilla does without
+
+    ids, used = np.empty(2 * len(batch.ids), dtype=batch.ids.dtype), 0
+    lengths, changed = np.zeros(batch.documents, dtype=np.int64), np.zeros(batch.documents, dtype=bool)
+    for document, block, key in blocks_of(batch, document_ids, plugin.tokenizer.spelling, BLOCK_TOKENS):
+        result, verdicts = _apply_checked(plugin, block, key, seed, vocab_size)
+        end = used + len(result.ids)
+        if end > len(ids):
+            ids = np.concatenate([ids[:used], np.empty(len(ids), dtype=ids.dtype)])
+        ids[used:end] = result.ids
+        used, lengths[document], changed[document] = end, lengths[document] + end - used, changed[document] or bool(verdicts.any())
+    return from_lengths(ids[:used], lengths), int(changed.sum())
+
+
+def _apply_checked(
+    plugin: Plugin, batch: RaggedBatch, document_ids: NDArray[np.uint64], seed: int, vocab_size: int
+) -> tuple[RaggedBatch, NDArray[np.uint8]]:
+    """The result, and per document whether it changed."""
+    result = plugin.transform(batch, document_ids, seed)
+    _check_ids(plugin, batch, result, vocab_size)
+    verdicts = np.zeros(batch.documents, dtype=np.uint8) if result is batch else _verdicts(plugin, batch, result, document_ids)
     if (own := getattr(plugin.transform, "counts", None)) is not None:
         plugin.counts.update(own)
         own.clear()
-    return RaggedBatch(result.ids.astype(batch.ids.dtype, copy=False), result.offsets)
+    return RaggedBatch(result.ids.astype(batch.ids.dtype, copy=False), result.offsets), verdicts
 
 
 def _check_ids(plugin: Plugin, batch: RaggedBatch, result: RaggedBatch, vocab_size: int) -> None:
@@ -130,8 +162,9 @@ def _check_ids(plugin: Plugin, batch: RaggedBatch, result: RaggedBatch, vocab_si
         )
 
 
-def _changed_documents(plugin: Plugin, batch: RaggedBatch, result: RaggedBatch, document_ids: NDArray[np.uint64]) -> int:
-    from nemo_ext.tokenizers.result_check import OTHER_TEXT, UNCHANGED, compare  # brings numba, which vanilla does without
+def _verdicts(plugin: Plugin, batch: RaggedBatch, result: RaggedBatch, document_ids: NDArray[np.uint64]) -> NDArray[np.uint8]:
+    """Per document 0 where the ids are the same, else another number."""
+    from nemo_ext.tokenizers.result_check import OTHER_TEXT, compare  # brings numba, which vanilla does without
 
     verdicts = compare(batch, result, plugin.tokenizer.spelling)
     wrong = np.flatnonzero(verdicts == OTHER_TEXT)
@@ -141,4 +174,4 @@ def _changed_documents(plugin: Plugin, batch: RaggedBatch, result: RaggedBatch, 
             f"number {document_ids[wrong[0]]}, {wrong[0] + 1} of its batch. Only the cuts between tokens may change. "
             "This is a mistake in the plugin."
         )
-    return int(np.count_nonzero(verdicts != UNCHANGED))
+    return verdicts

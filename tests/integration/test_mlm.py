@@ -124,7 +124,7 @@ def test_before_the_first_step_the_masked_loss_is_that_of_transformers(
     sizes = {**yaml.safe_load(MODELS[family]), "vocab_size": dataset.vocab_size, "pad_token_id": 0}
     write_random_hf_model(tmp_path / "hf", FAMILIES.get(family).hf_config("base", sizes))
     load(dataset.tokenizer_dir).copy(tmp_path / "hf")
-    run = masked_run(tmp_path / "run", masked_datasets[family], "train.max_steps=1", *packing, *layout)
+    run = masked_run(tmp_path / "run", masked_datasets[family], "train.max_steps=4", *packing, *layout)
     lines = train_on_ranks(2 if layout else 1, replace(run, model=ModelConfig(init_from=str(tmp_path / "hf"))))
     loss = lines[0]["start_loss"]
     assert loss["megatron"] == pytest.approx(loss["hugging_face"], abs=1e-5) and loss["tokens"] > 0
