@@ -16,7 +16,7 @@ from nemo_ext.convert.rules import Entry
 if TYPE_CHECKING:
     import torch
 
-_ELEMENTS_AT_ONCE = 2**17  # 1 MiB of int64, which stays in a core's cache
+_ELEMENTS_AT_ONCE = 2**17  # 1 MiB of int64, which stays in a core's cache; for what has to be copied first
 _MODULUS = 2**64
 # Constants of the splitmix64 generator (Steele, Lea and Flood, 2014), written as signed numbers for torch.int64.
 _GAMMA = 0x9E3779B97F4A7C15 - _MODULUS
@@ -43,10 +43,24 @@ def _piece(values: torch.Tensor, name: str, row: int, column: int, dtype: torch.
     step = max(1, _ELEMENTS_AT_ONCE // max(1, matrix.shape[1]))
     total = 0
     for start in range(0, matrix.shape[0], step):
-        bits = matrix[start : start + step].to(dtype or matrix.dtype).float().contiguous().view(torch.int32).to(torch.int64)
-        bits.add_(bits >> 16)  # the lower half of a bf16 value is zero; without this it would stay so in the products
-        total += int((bits.mul_(column_factors).sum(1) * row_factors[start : start + step]).sum())
+        part = matrix[start : start + step]
+        part = part.to(dtype or part.dtype)
+        total += _sum_of_products(part if part.dtype == torch.bfloat16 else part.float(), column_factors, row_factors[start : start + step])
     return total
+
+
+def _sum_of_products(part: torch.Tensor, column_factors: torch.Tensor, row_factors: torch.Tensor) -> int:
+    """The sum over bf16 or fp32 values `[rows, columns]`: compiled where they are in a CPU's memory, by torch elsewhere."""
+    import torch
+
+    if part.device.type == "cpu":
+        from nemo_ext.convert.sums import of_bf16, of_fp32
+
+        compiled, bits = (of_bf16, torch.int16) if part.dtype == torch.bfloat16 else (of_fp32, torch.int32)
+        return int(compiled(part.contiguous().view(bits).numpy(), column_factors.numpy(), row_factors.numpy()))
+    words = part.float().contiguous().view(torch.int32).to(torch.int64)
+    words.add_(words >> 16)  # the lower half of a bf16 value is zero; without this it would stay so in the products
+    return int((words.mul_(column_factors).sum(1) * row_factors).sum())
 
 
 def _odd_numbers(name: str, start: int, count: int) -> torch.Tensor:

@@ -138,10 +138,13 @@ def content_elements(rule: Rule) -> int:
 
 
 def require_finite(values: torch.Tensor, name: str, source: str) -> None:
-    """Raise ConversionError for NaN and infinity; a part at a time is tested, because the test makes copies."""
+    """Raise ConversionError for NaN and infinity, whose exponents have all bits set; a part at a time, because the test makes copies."""
     import torch
 
-    if not all(bool(torch.isfinite(part).all()) for part in values.view(-1).split(2**20)):
+    bits = torch.int32 if values.dtype == torch.float32 else torch.int16
+    infinity = int(torch.tensor(float("inf"), dtype=values.dtype).view(bits))
+    magnitudes = (part.view(bits).bitwise_and(torch.iinfo(bits).max).max() for part in values.view(-1).split(2**18))
+    if any(int(largest) >= infinity for largest in magnitudes):
         raise ConversionError(
             f"{name} of {source} holds NaN or infinity as {values.dtype}. The weights are damaged, the run that made them diverged, or the "
             "dtype is too narrow for them."

@@ -121,7 +121,7 @@ def apply(plugin: Plugin, batch: RaggedBatch, document_ids: NDArray[np.uint64], 
 def _apply_in_blocks(
     plugin: Plugin, batch: RaggedBatch, document_ids: NDArray[np.uint64], seed: int, vocab_size: int
 ) -> tuple[RaggedBatch, int]:
-    """The result, and how many documents changed. The room for it is taken as it is filled, because pages that are not touched cost nothing."""
+    """The result, and how many documents changed. Room for it is taken as it is filled: pages that are not touched cost nothing."""
     from nemo_ext.tokenizers.blocks import blocks_of  # brings numba, which vanilla does without
 
     ids, used = np.empty(2 * len(batch.ids), dtype=batch.ids.dtype), 0

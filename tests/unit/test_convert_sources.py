@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from nemo_ext.common.errors import ConversionError, OutputExistsError
-from nemo_ext.convert.fingerprint import fingerprint_of
+from nemo_ext.convert.fingerprint import _odd_numbers, fingerprint_of
 from nemo_ext.convert.load import source_fingerprint
 from nemo_ext.convert.rules import ONES, OUTPUT, ZEROS, Entry, Rule, Segment, Table, concatenated, one, qkv, vocabulary
 from nemo_ext.convert.seeded import BLOCK_ELEMENTS, SeededWeights
 from nemo_ext.convert.sources import HuggingFaceWeights, row_steps
 from nemo_ext.convert.staging import staged_folder
-from nemo_ext.convert.stream import stream_weights, write_hf_weights
+from nemo_ext.convert.stream import require_finite, stream_weights, write_hf_weights
 
 LAYERS = 2
 NAMES = ("l.{i}.q", "l.{i}.k", "l.{i}.v")
@@ -144,6 +144,30 @@ def test_fingerprint_leaves_padding_out_and_counts_bf16_as_its_fp32_value():
     expected = fingerprint_of(values.float(), Entry(rule, None), 0)
     values[3:] = 9
     assert fingerprint_of(values, Entry(rule, None), 0) == expected
+
+
+@given(st.sampled_from([torch.float32, torch.bfloat16, torch.float16]), st.integers(1, 5), st.integers(1, 70), st.integers(0, 2**32))
+def test_fingerprint_is_the_sum_that_its_text_says(dtype, rows, columns, seed):
+    values = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed)).to(dtype)
+    words = values.float().view(torch.int32).tolist()
+    row_factors, column_factors = (_odd_numbers(f"w/{kind}", 0, count).tolist() for kind, count in (("row", rows), ("column", columns)))
+    expected = sum(
+        (word + (word >> 16)) * row_factor * column_factor
+        for row, row_factor in zip(words, row_factors, strict=True)
+        for word, column_factor in zip(row, column_factors, strict=True)
+    )
+    assert fingerprint_of(values, Entry(one("w", "w", (rows, columns)), None), 0) == expected % 2**64
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("value", [torch.nan, -torch.nan, torch.inf, -torch.inf])
+def test_one_value_that_is_not_finite_is_found_and_the_largest_finite_ones_pass(dtype, value):
+    values = torch.zeros(3, 2**17 + 1, dtype=dtype)
+    values[0, 0], values[2, 0] = torch.finfo(dtype).max, torch.finfo(dtype).min
+    require_finite(values, "w", "source")
+    values[2, 2**17] = value
+    with pytest.raises(ConversionError, match="w of source holds NaN or infinity"):
+        require_finite(values, "w", "source")
 
 
 def test_pieces_cover_a_tensor_once_in_order():
