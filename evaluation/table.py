@@ -37,7 +37,7 @@ def render(results: Mapping[str, Any]) -> Group:
     """Metrics with their intervals, beside them the baseline's; the domains; the warnings."""
     parts: list[Any] = [_metrics(results)]
     if results["domains"]:
-        parts.append(_domains(results["domains"]))
+        parts.append(_domains(results["domains"], results["suite"]["primary_metric"]))
     parts += [Text(f"Warning: {text}", style="yellow") for text in results["warnings"]]
     return Group(*parts)
 
@@ -77,12 +77,14 @@ def _rows(results: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]
         yield "difference", baseline["difference"]
 
 
-def _domains(domains: Mapping[str, Mapping[str, Any]]) -> Table:
+def _domains(domains: Mapping[str, Mapping[str, Any]], primary: str) -> Table:
+    """Per domain its counts, then the metric with its interval; other metrics stand in results.json."""
+    counts = [name for name, value in next(iter(domains.values())).items() if not isinstance(value, Mapping)]
     table = Table(title="By domain", title_justify="left", box=box.SIMPLE, pad_edge=False)
     table.add_column("domain")
-    for heading in ("documents", "bytes", "bits per byte", "interval"):
+    for heading in (*counts, LABELS.get(primary, primary), "interval"):
         table.add_column(heading, justify="right", no_wrap=True)
     for name, entry in domains.items():
-        value = entry["bits_per_byte"]
-        table.add_row(name, f"{entry['documents']:,}", f"{entry['bytes']:,}", number(value["value"]), interval(value))
+        value = entry[primary]
+        table.add_row(name, *(number(entry[count]) for count in counts), number(value["value"]), interval(value))
     return table

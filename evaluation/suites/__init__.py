@@ -18,7 +18,15 @@ if TYPE_CHECKING:  # names can be listed without torch
     from evaluation.models import Advance
     from evaluation.statistics import Interval
 
-SUITES = Registry("suite", "sibol.suites", {"bits_per_byte": "evaluation.suites.bits_per_byte:SUITE"})
+SUITES = Registry(
+    "suite",
+    "sibol.suites",
+    {
+        "bits_per_byte": "evaluation.suites.bits_per_byte:SUITE",
+        "minimal_pairs": "evaluation.suites.minimal_pairs:SUITE",
+        "multiple_choice": "evaluation.suites.multiple_choice:SUITE",
+    },
+)
 
 
 @dataclass(frozen=True)
