@@ -9,6 +9,9 @@ from typing import Annotated, Optional
 
 import typer
 
+from recipes.cli import benchmark
+from recipes.cli.groups import DefaultGroup, NamelessCommand
+
 Model = Annotated[Path, typer.Argument(help="Hugging Face folder with config, tokenizer and .safetensors weights", metavar="HF_DIR")]
 Data = Annotated[Path, typer.Option(help="dataset folder, or file or folder of .jsonl, .txt (also .gz)")]
 Out = Annotated[Path, typer.Option(help="folder for results.json and per_document.jsonl")]
@@ -41,7 +44,11 @@ Set = Annotated[
 Seed = Annotated[int, typer.Option(help="seed of the bootstrap", min=0)]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace the results in --out")]
 
+app = typer.Typer(cls=DefaultGroup, help="Measure a Hugging Face model, or generate a benchmark to measure it with.")
+app.command("generate")(benchmark.generate)
 
+
+@app.command("evaluate", cls=NamelessCommand, hidden=True, epilog="`sibol evaluate generate OUT` writes a benchmark; see its --help.")
 def evaluate(
     model: Model,
     data: Data,
