@@ -17,8 +17,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from evaluation.loading import ModelFolder, open_folder
+from evaluation.loading import ModelFolder
 from evaluation.models import Advance
+from evaluation.predictions import open_model
 from evaluation.statistics import Interval, check_bootstrap
 from evaluation.stored import RESULTS_SCHEMA
 from evaluation.suites import SUITES, Items, Settings, Suite, Summary
@@ -68,7 +69,7 @@ def evaluate(
     chosen, settings = _choose_suite(suite, settings or Settings())
     output_dir = Path(output_dir)
     _refuse_foreign_output(output_dir, overwrite)
-    folders = [open_folder(folder) for folder in (model_dir, baseline_dir) if folder is not None]
+    folders = [open_model(path, chosen) for path in (model_dir, baseline_dir) if path is not None]
     check_bootstrap(settings.resamples, settings.confidence)
     chosen.check(settings, folders)
     items = chosen.read(Path(data), settings)

@@ -10,12 +10,21 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+MOST_COLUMNS = 4  # of metrics beside the primary one; what has more gets a table of its own
 HIDDEN = ("byte_perplexity",)  # in results.json; in the table it would say the bits per byte again
 LABELS = {
     "bits_per_byte": "bits per byte",
     "token_perplexity": "token perplexity",
     "bytes_per_token": "bytes per token",
     "relative_bits": "relative difference",
+    "strict_f1": "strict F1",
+    "strict_precision": "strict precision",
+    "strict_recall": "strict recall",
+    "strict_f1_document_macro": "strict F1, document macro",
+    "fuzzy_f1": "fuzzy F1",
+    "fuzzy_precision": "fuzzy precision",
+    "fuzzy_recall": "fuzzy recall",
+    "fuzzy_f1_document_macro": "fuzzy F1, document macro",
 }
 
 
@@ -36,6 +45,8 @@ def interval(entry: Mapping[str, float | None]) -> str:
 def render(results: Mapping[str, Any]) -> Group:
     """Metrics with their intervals, beside them the baseline's; the domains; the warnings."""
     parts: list[Any] = [_metrics(results)]
+    if len(_others(results)) > MOST_COLUMNS:
+        parts.append(_other_metrics(results))
     if results["domains"]:
         parts.append(_domains(results["domains"], results["suite"]["primary_metric"]))
     parts += [Text(f"Warning: {text}", style="yellow") for text in results["warnings"]]
@@ -58,12 +69,30 @@ def _metrics(results: Mapping[str, Any]) -> Table:
     table.add_column("", no_wrap=True)
     table.add_column(_heading(primary), justify="right", no_wrap=True)
     table.add_column(f"{results['settings']['confidence']:.0%} interval", justify="right", no_wrap=True)
-    others = [name for name in results["metrics"] if name != primary and name not in HIDDEN]
+    others = _others(results)
+    others = others if len(others) <= MOST_COLUMNS else []
     for name in others:
         table.add_column(_heading(name), justify="right", no_wrap=True)
     for label, metrics in _rows(results):
         cells = [number(metrics[name]["value"]) if name in metrics else "" for name in others]
         table.add_row(label, number(metrics[primary]["value"]), interval(metrics[primary]), *cells)
+    return table
+
+
+def _others(results: Mapping[str, Any]) -> list[str]:
+    """Metrics beside the primary one."""
+    return [name for name in results["metrics"] if name != results["suite"]["primary_metric"] and name not in HIDDEN]
+
+
+def _other_metrics(results: Mapping[str, Any]) -> Table:
+    """A row per metric, where they are too many for columns."""
+    table = Table(title="Other metrics", title_justify="left", box=box.SIMPLE, pad_edge=False)
+    table.add_column("")
+    rows = list(_rows(results))
+    for label, _ in rows:
+        table.add_column(Text(label.strip()), justify="right")
+    for name in _others(results):
+        table.add_row(LABELS.get(name, name), *(number(metrics[name]["value"]) if name in metrics else "" for _, metrics in rows))
     return table
 
 
@@ -73,7 +102,8 @@ def _rows(results: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]
     yield from ((f"  {name}", metrics) for name, metrics in results["references"].items())
     if baseline := results["baseline"]:
         yield "baseline", baseline["metrics"]
-        yield from ((f"  {name}", metrics) for name, metrics in baseline["references"].items())
+        own = {name: metrics for name, metrics in baseline["references"].items() if metrics != results["references"].get(name)}
+        yield from ((f"  {name}", metrics) for name, metrics in own.items())
         yield "difference", baseline["difference"]
 
 
@@ -85,6 +115,6 @@ def _domains(domains: Mapping[str, Mapping[str, Any]], primary: str) -> Table:
     for heading in (*counts, LABELS.get(primary, primary), "interval"):
         table.add_column(heading, justify="right", no_wrap=True)
     for name, entry in domains.items():
-        value = entry[primary]
-        table.add_row(name, *(number(entry[count]) for count in counts), number(value["value"]), interval(value))
+        value = entry.get(primary, {"value": None})
+        table.add_row(Text(name), *(number(entry.get(count)) for count in counts), number(value["value"]), interval(value))
     return table

@@ -25,6 +25,7 @@ SUITES = Registry(
         "bits_per_byte": "evaluation.suites.bits_per_byte:SUITE",
         "minimal_pairs": "evaluation.suites.minimal_pairs:SUITE",
         "multiple_choice": "evaluation.suites.multiple_choice:SUITE",
+        "ner": "evaluation.suites.ner:SUITE",
     },
 )
 
@@ -85,7 +86,9 @@ class Summary:
 class Suite(Protocol):
     """One evaluation. `version` rises whenever the same model and data would get another score.
 
-    `evaluation.suites.base.SuiteDefaults` has `argument`, `check`, `load` and `describe` for most suites.
+    reads_predictions: whether a file of predictions may stand in the place of a model (`evaluation.predictions`).
+
+    `evaluation.suites.base.SuiteDefaults` has `argument`, `reads_predictions`, `check`, `load` and `describe` for most suites.
     """
 
     name: str
@@ -93,6 +96,7 @@ class Suite(Protocol):
     primary_metric: str
     lower_is_better: bool
     argument: str | None
+    reads_predictions: bool
 
     def check(self, settings: Settings, folders: Sequence[ModelFolder]) -> None:
         """Refuse, before data are read, what settings or models do not allow."""

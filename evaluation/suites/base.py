@@ -26,6 +26,7 @@ class SuiteDefaults:
     name: str
     options: type[Any] = NoOptions
     argument: str | None = None
+    reads_predictions: bool = False
 
     def chosen(self, settings: Settings) -> Any:
         """The options of this run, as the suite's own dataclass."""

@@ -1,0 +1,158 @@
+"""Entities from labels, and how many of those predicted are right.
+
+Strict: type, first and last word agree; on IOB2 labels this is seqeval with mode="strict", scheme=IOB2. Fuzzy: the type agrees
+and the spans share a word, each mention counting once (the HIPE shared tasks of 2020 and 2022). A prediction is read strictly,
+too: an I- that continues nothing begins no entity. conlleval and the HIPE scorer let it begin one, which forgives a model labels
+that mean nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Scheme = Literal["iob2", "iob1", "bioes"]
+SCHEMES: tuple[str, ...] = get_args(Scheme)
+OUTSIDE = "O"
+SAME_PREFIX = {"U": "S", "L": "E"}  # BILOU writes BIOES in other letters
+
+
+@dataclass(frozen=True, order=True)
+class Entity:
+    """Words `start` to `end` of a document, the end not included."""
+
+    start: int
+    end: int
+    type: str
+
+    def overlaps(self, other: Entity) -> bool:
+        """Whether they share a word."""
+        return self.start < other.end and other.start < self.end
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Entities in their order, and the places of labels that mean nothing in their scheme."""
+
+    entities: tuple[Entity, ...]
+    invalid: tuple[int, ...]
+
+
+def split_label(label: str) -> tuple[str, str] | None:
+    """Prefix and type of a label such as B-PER, the prefix in the letters of BIOES; ("O", "") outside; None for what is no label."""
+    if label == OUTSIDE:
+        return OUTSIDE, ""
+    prefix, dash, kind = label.partition("-")
+    prefix = SAME_PREFIX.get(prefix, prefix)
+    return (prefix, kind) if dash and kind and prefix in ("B", "I", "E", "S") else None
+
+
+def decode(labels: Sequence[str], scheme: Scheme, offset: int = 0) -> Decoded:
+    """Entities of one sentence whose first word has the number `offset`; every label must be one (`split_label`).
+
+    iob2: B begins, I continues. iob1: I begins, too, and B only where an entity of the same type ends just before. bioes: B I E
+    for several words, S for one. What its scheme does not allow is no entity, and its place stands in `invalid`.
+    """
+    parts = [part for label in labels if (part := split_label(label))]
+    assert len(parts) == len(labels)
+    found, invalid = (_decode_bioes if scheme == "bioes" else _decode_iob)(parts, scheme)
+    return Decoded(
+        tuple(Entity(offset + start, offset + end, kind) for start, end, kind in found), tuple(offset + place for place in invalid)
+    )
+
+
+Spans = tuple[list[tuple[int, int, str]], list[int]]
+
+
+def _decode_iob(parts: Sequence[tuple[str, str]], scheme: str) -> Spans:
+    found: list[tuple[int, int, str]] = []
+    invalid: list[int] = []
+    for place, (prefix, kind) in enumerate(parts):
+        continues = bool(found) and found[-1][1] == place and found[-1][2] == kind
+        if prefix == "I" and continues:
+            found[-1] = (found[-1][0], place + 1, kind)
+        elif prefix == "B" or (prefix == "I" and scheme == "iob1"):
+            found.append((place, place + 1, kind))
+            if prefix == "B" and scheme == "iob1" and not continues:
+                invalid.append(place)
+        elif prefix != OUTSIDE:
+            invalid.append(place)
+    return found, invalid
+
+
+def _decode_bioes(parts: Sequence[tuple[str, str]], scheme: str) -> Spans:
+    found: list[tuple[int, int, str]] = []
+    invalid: list[int] = []
+    start: int | None = None  # of an entity that waits for its E
+    for place, (prefix, kind) in enumerate(parts):
+        inside = start is not None and parts[start][1] == kind
+        if prefix in ("I", "E") and inside:
+            assert start is not None
+            if prefix == "E":
+                found.append((start, place + 1, kind))
+                start = None
+            continue
+        if start is not None:
+            invalid.append(start)  # never ended
+            start = None
+        if prefix == "B":
+            start = place
+        elif prefix == "S":
+            found.append((place, place + 1, kind))
+        elif prefix != OUTSIDE:
+            invalid.append(place)
+    if start is not None:
+        invalid.append(start)
+    return found, sorted(invalid)
+
+
+def detect_scheme(sentences: Iterable[Sequence[str]]) -> Scheme | None:
+    """The scheme in which all labels mean something; None when there is none. Where several are possible they say the same."""
+    sentences = list(sentences)
+    prefixes = {part[0] for labels in sentences for label in set(labels) if (part := split_label(label))}
+    possible: tuple[Scheme, ...] = ("bioes",) if prefixes & {"E", "S"} else ("iob2", "iob1")
+    for scheme in possible:
+        if not any(decode(labels, scheme).invalid for labels in sentences):
+            return scheme
+    return None
+
+
+def strict_matches(gold: Collection[Entity], predicted: Collection[Entity]) -> list[Entity]:
+    """Gold entities that were predicted with their type, first and last word."""
+    return sorted(set(gold) & set(predicted))
+
+
+def fuzzy_matches(gold: Collection[Entity], predicted: Collection[Entity]) -> list[Entity]:
+    """Gold entities paired with a predicted one of their type that shares a word, each of both used once; as many as possible.
+
+    Entities of a type do not overlap each other, so of two that overlap the one that ends first can pair with no later one, and
+    taking that pair is never wrong. The code of the HIPE scorer, which stops at the first gold mention that a prediction
+    overlaps, whatever its type, can count fewer.
+    """
+    matched = []
+    for kind in {entity.type for entity in gold}:
+        right = sorted(entity for entity in gold if entity.type == kind)
+        found = sorted(entity for entity in predicted if entity.type == kind)
+        place = number = 0
+        while place < len(right) and number < len(found):
+            if right[place].overlaps(found[number]):
+                matched.append(right[place])
+                place, number = place + 1, number + 1
+            elif right[place].end <= found[number].start:
+                place += 1
+            else:
+                number += 1
+    return sorted(matched)
+
+
+def restrict(entities: Iterable[Entity], kept: Sequence[bool]) -> list[Entity]:
+    """What is left of entities when only the words of `kept` are left, in the new numbering; an entity without words is gone.
+
+    This is how the HIPE scorer evaluates a part of a document.
+    """
+    numbers = [0]
+    for keep in kept:
+        numbers.append(numbers[-1] + keep)
+    moved = (Entity(numbers[entity.start], numbers[entity.end], entity.type) for entity in entities)
+    return [entity for entity in moved if entity.start < entity.end]

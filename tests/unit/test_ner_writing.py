@@ -1,0 +1,114 @@
+"""Entities that a model writes: how texts reach it, and what of its texts counts. The writer here says what the test tells it to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from evaluation.generation import Generated, Prompt, Sampling
+from evaluation.metrics.entities import Entity
+from evaluation.suites.ner_data import NerItems, NerOptions, read_items
+from evaluation.suites.ner_predict import Predictions, check_options, generate
+from nemo_ext.common.errors import ConfigError
+
+DATA = """-DOCSTART- O
+
+Anna B-PER
+met O
+Maria B-PER
+Bo I-PER
+. O
+
+She O
+left O
+Rome B-LOC
+. O
+
+-DOCSTART- O
+
+Rome B-LOC
+slept O
+"""
+OPTIONS = NerOptions(prompt="{labels}: {text} =>", chunk_words=5)
+
+
+class Writer:
+    """Answers each prompt by a rule."""
+
+    def __init__(self, answer: Callable[[str], str], finished: bool = True) -> None:
+        self.answer, self.finished = answer, finished
+        self.prompts: list[Prompt] = []
+        self.sampling: list[Sampling] = []
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling, advance: Callable[[float], None]) -> list[list[Generated]]:
+        self.prompts += prompts
+        self.sampling.append(sampling)
+        return [[Generated(self.answer(prompt.text), 5, self.finished)] for prompt in prompts]
+
+
+@pytest.fixture
+def items(tmp_path: Path) -> NerItems:
+    (tmp_path / "data.conll").write_text(DATA)
+    return read_items(tmp_path / "data.conll", OPTIONS)
+
+
+def written(items: NerItems, answer: Callable[[str], str], options: NerOptions = OPTIONS, finished: bool = True) -> Predictions:
+    return generate(Writer(answer, finished), items, options, 7, lambda _: None)
+
+
+def test_prompts_have_the_labels_and_whole_sentences_and_ids_of_their_own(items: NerItems) -> None:
+    writer = Writer(lambda text: "")
+    generate(writer, items, OPTIONS, 7, lambda _: None)
+    assert [prompt.text for prompt in writer.prompts] == [
+        "LOC, PER: Anna met Maria Bo . =>",
+        "LOC, PER: She left Rome . =>",
+        "LOC, PER: Rome slept =>",
+    ]
+    assert len({prompt.id for prompt in writer.prompts}) == 3
+    assert (writer.sampling[0].temperature, writer.sampling[0].stop) == (0.0, ("\n",))
+    chat = Writer(lambda text: "")
+    generate(chat, items, replace(OPTIONS, chat=True, chunk_words=100), 7, lambda _: None)
+    assert [prompt.chat for prompt in chat.prompts] == [True, True]
+    assert chat.sampling[0].stop == ()
+
+
+def test_a_writer_that_marks_everything_right_finds_everything(items: NerItems) -> None:
+    marked = {"Anna": "[Anna | per]", "Maria Bo": "[Maria Bo|PER]", "Rome": "[ Rome | Place ]"}
+
+    def answer(text: str) -> str:
+        source = text.partition(": ")[2].removesuffix(" =>")
+        for name, mark in marked.items():
+            source = source.replace(name, mark)
+        return source
+
+    predictions = written(items, answer, replace(OPTIONS, labels=("Place:LOC",)))
+    assert [one.entities for one in predictions.found] == list(items.gold)
+    assert predictions.warnings == []
+
+
+def test_what_is_made_up_counts_as_predicted_and_never_as_right(items: NerItems) -> None:
+    answers = iter(["Anna met [Maria Po | PER].", "[Rome | LOC] is a song", "[Rom | LOC] slept"])
+    predictions = written(items, lambda text: next(answers))
+    assert [one.entities for one in predictions.found] == [(), ()]
+    assert [one.misplaced for one in predictions.found] == [("PER", "LOC"), ("LOC",)]
+    assert predictions.warnings[0].startswith("1 of 3 generated texts repeat less than half of their source")
+    assert predictions.warnings[1].startswith("3 generated marks are on names that the source does not have there")
+
+
+def test_texts_cut_at_the_limit_are_counted_and_a_type_that_is_not_asked_for_is_kept_as_it_is(items: NerItems) -> None:
+    predictions = written(items, lambda text: "[Anna | Person] met Maria Bo .", finished=False)
+    assert predictions.found[0].entities == (Entity(0, 1, "Person"),)
+    assert "3 of 3 generated texts were cut at the limit" in predictions.warnings[-1]
+
+
+def test_options_that_make_no_sense_are_refused(items: NerItems) -> None:
+    with pytest.raises(ConfigError, match=r"has no \{text\}"):
+        written(items, lambda text: "", NerOptions(prompt="Mark it."))
+    for name in ("period_years", "chunk_words", "max_new_tokens"):
+        with pytest.raises(ConfigError, match=f"--set {name}=0: expected at least 1"):
+            check_options(NerOptions(**{name: 0}))
+    with pytest.raises(ConfigError, match="expected at most 1000"):
+        check_options(NerOptions(chunk_words=2000))
