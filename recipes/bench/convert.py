@@ -145,16 +145,24 @@ def private_bytes() -> int:
     raise AssertionError("the kernel tells no RssAnon")
 
 
+def held_bytes() -> int:
+    """All memory of this process, its share of mapped files included."""
+    for line in Path("/proc/self/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError("the kernel tells no Pss")
+
+
 @contextmanager
-def measured(moved_bytes: int) -> Iterator[Callable[[], Figures]]:
-    """Samples private memory while the block runs; the function it gives tells the figures afterwards."""
-    before_bytes, began_s, ended = private_bytes(), time.monotonic(), threading.Event()
+def measured(moved_bytes: int, memory: Callable[[], int] = private_bytes) -> Iterator[Callable[[], Figures]]:
+    """Samples `memory` while the block runs; the function it gives tells the figures afterwards."""
+    before_bytes, began_s, ended = memory(), time.monotonic(), threading.Event()
     peak_bytes, wall_s = before_bytes, 0.0
 
     def sample() -> None:
         nonlocal peak_bytes
         while not ended.wait(SAMPLE_EVERY_S):
-            peak_bytes = max(peak_bytes, private_bytes())
+            peak_bytes = max(peak_bytes, memory())
 
     sampler = threading.Thread(target=sample)
     sampler.start()
@@ -177,18 +185,20 @@ def _copy(source: Path, target: Path, size_bytes: int) -> Figures:
     return figures()
 
 
-def _import(source: Path, target: Path, workers: int, size_bytes: int) -> Figures:
+def _import(source: Path, target: Path, workers: int, size_bytes: int, memory: Callable[[], int] = private_bytes) -> Figures:
+    from nemo_ext.convert import distributed_writer, sums, verify  # noqa: F401  a command's start is not its speed
     from nemo_ext.convert.importing import import_model, plan_import
 
-    with measured(size_bytes) as figures:
+    with measured(size_bytes, memory) as figures:
         import_model(plan_import(source), target, workers=workers, verify=False)
     return figures()
 
 
-def _export(source: Path, target: Path, workers: int, size_bytes: int) -> Figures:
+def _export(source: Path, target: Path, workers: int, size_bytes: int, memory: Callable[[], int] = private_bytes) -> Figures:
+    from nemo_ext.convert import stream, sums, verify  # noqa: F401
     from nemo_ext.convert.export import export_folder
 
-    with measured(size_bytes) as figures:
+    with measured(size_bytes, memory) as figures:
         export_folder(source, target, workers=workers, verify=False)
     return figures()
 
