@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,10 +49,13 @@ def read_records(path: Path) -> Iterator[Record]:
     """The records of a JSONL file (.jsonl, .jsonl.gz), or of all of a folder, in the order of their names. Raises DataError."""
     for file in find_files(path, (".jsonl", ".jsonl.gz")):
         name = str(file.relative_to(path)) if file != path else file.name
-        with open_binary(file) as handle:
-            for number, line in enumerate(handle, 1):
-                if line.strip():
-                    yield Record(f"{file}:{number}", f"{name}:{number}", parse_object(line, f"{file}:{number}"))
+        try:
+            with open_binary(file) as handle:
+                for number, line in enumerate(handle, 1):
+                    if line.strip():
+                        yield Record(f"{file}:{number}", f"{name}:{number}", parse_object(line, f"{file}:{number}"))
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise DataError(f"{file} is damaged ({error}). Fetch or compress it again.") from None
 
 
 def find_files(path: Path, suffixes: Sequence[str], expected: str = "a file or folder of files") -> list[Path]:

@@ -75,7 +75,8 @@ def _metrics(results: Mapping[str, Any]) -> Table:
         table.add_column(_heading(name), justify="right", no_wrap=True)
     for label, metrics in _rows(results):
         cells = [number(metrics[name]["value"]) if name in metrics else "" for name in others]
-        table.add_row(label, number(metrics[primary]["value"]), interval(metrics[primary]), *cells)
+        shown = metrics.get(primary, {"value": None})  # published figures may be of another metric
+        table.add_row(label, number(shown["value"]), interval(shown), *cells)
     return table
 
 

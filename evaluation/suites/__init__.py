@@ -26,6 +26,7 @@ SUITES = Registry(
         "minimal_pairs": "evaluation.suites.minimal_pairs:SUITE",
         "multiple_choice": "evaluation.suites.multiple_choice:SUITE",
         "ner": "evaluation.suites.ner:SUITE",
+        "survey": "evaluation.suites.survey:SUITE",
     },
 )
 
@@ -97,6 +98,7 @@ class Suite(Protocol):
     lower_is_better: bool
     argument: str | None
     reads_predictions: bool
+    interval: str  # how intervals are made, and over what
 
     def check(self, settings: Settings, folders: Sequence[ModelFolder]) -> None:
         """Refuse, before data are read, what settings or models do not allow."""

@@ -27,6 +27,7 @@ class SuiteDefaults:
     options: type[Any] = NoOptions
     argument: str | None = None
     reads_predictions: bool = False
+    interval: str = "percentile bootstrap over documents"
 
     def chosen(self, settings: Settings) -> Any:
         """The options of this run, as the suite's own dataclass."""
