@@ -25,10 +25,10 @@ MOST_OPTIONS = 26  # letters
 class ChoiceItem:
     """A prompt, its options, and which of them is right.
 
-    An option is scored as what follows the prompt (one space between them, unless the prompt is empty or one of both has white
-    space there), with `after` behind it. `question` is what stands above the listed options where these are shown (default: the
-    prompt). `language` is that of the prompt. `cluster` names what items have in common that are not independent of one another (a
-    word, a document). `where` is file:line. `extra` goes into per_document.jsonl.
+    An option is scored as what follows the prompt, with `after` behind it. `space`: one space is put between prompt and option, unless
+    the prompt is empty or one of both has white space there. `question` is what stands above the listed options where these are shown
+    (default: the prompt). `language` is that of the prompt. `cluster` names what items have in common that are not independent of one
+    another (a word, a document). `where` is file:line. `extra` goes into per_document.jsonl.
     """
 
     id: str
@@ -40,6 +40,7 @@ class ChoiceItem:
     where: str = ""
     question: str | None = None
     after: str = ""
+    space: bool = True
     cluster: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
 
@@ -55,17 +56,20 @@ class ChoiceItem:
 
     def texts(self) -> list[str]:
         """All text that shapes the score; the options in an order of their own."""
-        return [self.prompt, self.after, self.question or "", self.gold, *sorted(self.options)]
+        return [self.prompt, self.after, self.question or "", self.gold, *sorted(self.continuations)]
 
     @property
     def continuations(self) -> tuple[str, ...]:
         """The options as they follow the prompt."""
-        return tuple(f" {option}" if needs_space(self.prompt, option) else option for option in self.options)
+        return tuple(f" {option}" if self.space and needs_space(self.prompt, option) else option for option in self.options)
 
 
 @dataclass(frozen=True)
 class GenerativeItem:
-    """A prompt and the answers that are accepted. `exact_case`: letters must have the right case. The rest is as in `ChoiceItem`."""
+    """A prompt and the answers that are accepted. `exact_case`: letters must have the right case. The rest is as in `ChoiceItem`.
+
+    `after` is what follows the answer, for models that see both sides.
+    """
 
     id: str
     prompt: str
@@ -74,6 +78,7 @@ class GenerativeItem:
     language: str = ""
     where: str = ""
     exact_case: bool = False
+    after: str = ""
     cluster: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
 
@@ -84,7 +89,7 @@ class GenerativeItem:
 
     def texts(self) -> list[str]:
         """All text that shapes the score."""
-        return [self.prompt, *sorted(self.answers), str(self.exact_case)]
+        return [self.prompt, self.after, *sorted(self.answers), str(self.exact_case)]
 
 
 Item = ChoiceItem | GenerativeItem

@@ -74,11 +74,11 @@ def score_choices(model: OptionModel, items: Sequence[ChoiceItem], shown: bool, 
         values = {"sum": (sums, item.options), "byte": (per_byte, item.options)}
         if shown:
             values["shown"] = (np.array([score.log_likelihood for score in found_shown[number]]), orders[number])
-        results.append(_item_score(item, values))
+        results.append(_item_score(item, values, sum(score.unknown_tokens for score in scores)))
     return results
 
 
-def _item_score(item: ChoiceItem, values: Mapping[str, tuple[Any, Sequence[str]]]) -> ItemScore:
+def _item_score(item: ChoiceItem, values: Mapping[str, tuple[Any, Sequence[str]]], unknown_tokens: int) -> ItemScore:
     scores = {rule: credit(found, options.index(item.gold)) for rule, (found, options) in values.items()}
     details: dict[str, Any] = {
         "gold": item.gold,
@@ -87,6 +87,7 @@ def _item_score(item: ChoiceItem, values: Mapping[str, tuple[Any, Sequence[str]]
         "predicted": {rule: options[int(found.argmax())] for rule, (found, options) in values.items()},
         "rank": {rule: rank(found, options.index(item.gold)) for rule, (found, options) in values.items()},
         "chance": item.chance,
+        "unknown_tokens": unknown_tokens,
         "gold_in_prompt": gold_in_prompt(item),
     }
     if "shown" in values:

@@ -58,7 +58,7 @@ def summarise_choices(
         baseline_metrics={name: figures[1] for name, figures in found.items()} if others else None,
         comparison={name: figures[2] for name, figures in found.items()} if others else None,
         domains=_categories(model, settings) if by_category else {},
-        warnings=_warnings(model, clusters),
+        warnings=[*_warnings(model, clusters), *_unknown(parts)],
     )
 
 
@@ -74,7 +74,8 @@ def _measures(parts: Sequence[ChoiceScores]) -> dict[str, list[tuple[FloatArray,
         found["above_chance"] = [(one.column() - chance, 1.0 - chance) for one in parts]
     if inside.any() and not inside.all():
         found["accuracy_gold_not_in_prompt"] = [_mean(np.where(inside, np.nan, one.column())) for one in parts]
-    found["contains"] = [_mean(one.detail("contains")) for one in parts]
+    for name in ("contains", "reciprocal_rank"):
+        found[name] = [_mean(one.detail(name)) for one in parts]
     return {name: columns for name, columns in found.items() if columns[0][1].any()}
 
 
@@ -165,4 +166,16 @@ def _warnings(model: ChoiceScores, clusters: IntArray | None) -> list[str]:
     inside = np.nansum(model.detail("gold_in_prompt"))
     if inside:
         found.append(f"The right answer stands in the prompt of {int(inside):,} of {len(model.scores):,} items, where copying finds it.")
+    return found
+
+
+def _unknown(parts: Sequence[ChoiceScores]) -> list[str]:
+    found = []
+    for label, one in zip(("model", "baseline"), parts, strict=False):
+        items = int((one.detail("unknown_tokens") > 0).sum())
+        if items:
+            found.append(
+                f"The {label}'s tokenizer wrote unknown tokens in the answers of {items:,} of {len(one.scores):,} items, and cannot tell "
+                "such answers apart."
+            )
     return found

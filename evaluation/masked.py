@@ -18,7 +18,7 @@ import torch
 
 from evaluation.forward import Advance, Network
 from evaluation.loading import ModelFolder, choose_context, choose_device, load_model, load_pretrained
-from evaluation.models import ContinuationScore, Question
+from evaluation.models import ContinuationScore, Question, count_token
 from evaluation.windows import IntArray, plan_batches
 from nemo_ext.common.errors import DataError
 
@@ -84,7 +84,8 @@ class MaskedModel:
                 )
             advance(float(token_bytes[owners].sum()))
         counts = [len(text.places) for text in texts]
-        results = iter(zip(totals.tolist(), counts, sizes, ranks.tolist(), strict=True))
+        unknown = [count_token(text.ids[text.places], self._tokenizer.unk_token_id) for text in texts]
+        results = iter(zip(totals.tolist(), counts, sizes, ranks.tolist(), unknown, strict=True))
         return [[ContinuationScore(*next(results)) for _ in question.options] for question in questions]
 
     def _texts(self, question: Question) -> list[_Text]:

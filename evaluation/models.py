@@ -53,6 +53,7 @@ class ContinuationScore:
     tokens: int
     bytes: int
     rank: int
+    unknown_tokens: int = 0
 
     @property
     def is_greedy(self) -> bool:
@@ -148,7 +149,6 @@ class HuggingFaceModel:
         """Scores of whole documents, see `LanguageModel`. Raises DataError naming a document that cannot be scored."""
         encoded = self.encode([document.text for document in documents])
         exact = [text == document.text for text, document in zip(self._decode(encoded), documents, strict=True)]
-        unknown = self._tokenizer.unk_token_id
         end = [self._end_token()] if score_end_of_document else []
         sequences = [np.concatenate([[self.prefix_token], ids, end]).astype(np.int64) for ids in encoded]
         windows = [rolling_windows(len(sequence) - 1, self.context, stride) for sequence in sequences]
@@ -157,7 +157,7 @@ class HuggingFaceModel:
         sizes = np.array([document.bytes for document in documents])
         totals = self._score_windows(sequences, owners, np.concatenate(windows or [np.empty((0, 3), np.int64)]), names, sizes, advance)
         return [
-            DocumentScore(float(total), len(ids) + len(end), 0 if unknown is None else int((ids == unknown).sum()), same)
+            DocumentScore(float(total), len(ids) + len(end), count_token(ids, self._tokenizer.unk_token_id), same)
             for total, ids, same in zip(totals, encoded, exact, strict=True)
         ]
 
@@ -178,15 +178,17 @@ class HuggingFaceModel:
         wholes = iter(self.encode([question.context + option + question.after for question in questions for option in question.options]))
         rows: list[Row] = []
         tokens: list[int] = []
+        unknown: list[int] = []
         for question, context in zip(questions, contexts, strict=True):
             sequences, scored = self._sequences(question, context, [next(wholes) for _ in question.options])
             rows += shared_rows(sequences, scored, len(tokens))
             tokens += scored
+            unknown += [count_token(ids[-count:], self._tokenizer.unk_token_id) for ids, count in zip(sequences, scored, strict=True)]
         names = [f"request {question.id!r}" for question in questions for _ in question.options]
         sizes = np.array([len((option + question.after).encode()) for question in questions for option in question.options])
         lengths = np.array([len(row.inputs) for row in rows], dtype=np.int64)
         totals, ranks = self._scorer.score(lengths, lambda number: rows[number], names, sizes / np.array(tokens), advance)
-        results = iter(zip(totals.tolist(), tokens, sizes.tolist(), ranks.tolist(), strict=True))
+        results = iter(zip(totals.tolist(), tokens, sizes.tolist(), ranks.tolist(), unknown, strict=True))
         return [[ContinuationScore(*next(results)) for _ in question.options] for question in questions]
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, advance: Advance) -> list[list[Generated]]:
@@ -236,3 +238,8 @@ class HuggingFaceModel:
             return Row(sequence[start:end], ((int(owners[number]), end - start - scored, sequence[end - scored + 1 : end + 1]),))
 
         return self._scorer.score(windows[:, 1] - windows[:, 0], row, names, sizes / np.maximum(tokens, 1), advance)[0]
+
+
+def count_token(ids: IntArray, token: int | None) -> int:
+    """How often a special token stands in `ids`; 0 where the tokenizer has no such token."""
+    return 0 if token is None else int((ids == token).sum())

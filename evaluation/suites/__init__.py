@@ -23,6 +23,7 @@ SUITES = Registry(
     "sibol.suites",
     {
         "bits_per_byte": "evaluation.suites.bits_per_byte:SUITE",
+        "cloze": "evaluation.suites.cloze:SUITE",
         "minimal_pairs": "evaluation.suites.minimal_pairs:SUITE",
         "multiple_choice": "evaluation.suites.multiple_choice:SUITE",
         "ner": "evaluation.suites.ner:SUITE",
