@@ -43,6 +43,6 @@ def early_modern_72b() -> RunConfig:
         name="early_modern_72b",
         output_dir="runs/early_modern_72b",
         model=replace(base.model, preset="72b"),
-        train=replace(base.train, seq_length=4096, recompute="full"),
+        train=replace(base.train, seq_length=4096),
         parallel=ParallelConfig(tp=8, pp=4, sequence_parallel=True),
     )

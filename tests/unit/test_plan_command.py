@@ -37,7 +37,7 @@ def test_a_plan_shows_memory_time_money_and_storage() -> None:
 def test_what_does_not_fit_ends_with_1_and_names_the_nearest_that_does() -> None:
     code, out = sibol("early_modern_72b", "parallel.pp=1", "--site", "nibi", "--nodes", "1", "--search")
     assert code == 1
-    assert "does not fit: Stage 0 needs 153.6 GiB of each GPU" in out
+    assert "does not fit: Stage 0 needs 166.6 GiB of each GPU" in out
     assert "nearest that fits: parallel.pp=2, --nodes 4" in out
 
 
