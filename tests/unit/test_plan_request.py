@@ -53,7 +53,7 @@ def test_the_tables_hold_the_figures_of_the_plans() -> None:
         str(first.duration.jobs),
         f"{first.duration.gpu_hours:,.1f}",
     ]
-    assert ["1", "166.6", "no"] in found["Memory, and why so many GPUs"] and ["4", "40.6", "yes"] in found["Memory, and why so many GPUs"]
+    assert ["1", "153.6", "no"] in found["Memory, and why so many GPUs"] and ["4", "40.6", "yes"] in found["Memory, and why so many GPUs"]
     assert "2 bytes of weights, 4 of gradients (fp32) and 12 of optimizer state for each parameter: 1.31 TB" in text
     assert found["Storage"][1][1] == f"{14 * first.architecture.parameters / 1e9:,.1f}"
     assert "{{" not in text and "None" not in text
