@@ -99,7 +99,7 @@ def load_model(folder: ModelFolder, device: str = "auto", context: int | None = 
     place = torch.device(choose_device(device))
     context = choose_context(folder, context)
     model, tokenizer = load_pretrained(folder, "AutoModelForCausalLM", place)
-    _check_causal(model, folder.path)
+    check_causal(model, folder.path)
     return HuggingFaceModel(model, tokenizer, context, batch_size)
 
 
@@ -116,9 +116,10 @@ def choose_device(device: str) -> str:
     return ("cuda" if available else "cpu") if device == "auto" else device
 
 
-def load_pretrained(folder: ModelFolder, kind: str, device: Any) -> tuple[Any, Any]:
-    """The model in fp32 on `device`, in evaluation mode, and its tokenizer; `kind` is the name of an Auto class of transformers.
+def load_pretrained(folder: ModelFolder, kind: str, device: Any, **options: Any) -> tuple[Any, Any]:
+    """The model in fp32 on `device`, in evaluation mode, and its tokenizer; `kind` names a class of transformers, most often an Auto class.
 
+    options: more arguments of `from_pretrained`.
     Raises DataError for what cannot be read, ConversionError when weights are missing or left over.
     """
     import torch
@@ -128,7 +129,7 @@ def load_pretrained(folder: ModelFolder, kind: str, device: Any) -> tuple[Any, A
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder.path, local_files_only=True)
         loaded: Any = getattr(transformers, kind).from_pretrained(
-            folder.path, local_files_only=True, dtype=torch.float32, output_loading_info=True, use_safetensors=True
+            folder.path, local_files_only=True, dtype=torch.float32, output_loading_info=True, use_safetensors=True, **options
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise DataError(f"{folder.path} cannot be loaded by transformers: {error}. {EXPORT_AGAIN}") from error
@@ -143,7 +144,7 @@ def load_pretrained(folder: ModelFolder, kind: str, device: Any) -> tuple[Any, A
     return model.to(device).eval(), tokenizer
 
 
-def _check_causal(model: Any, path: Path) -> None:
+def check_causal(model: Any, path: Path) -> None:
     """Change the last token and see that no earlier prediction moves; a masked language model would score its own answers."""
     import torch
 

@@ -139,7 +139,7 @@ def _results(suite: Suite, items: Items, settings: Settings, scored: list[_Score
         },
         "model": scored[0].description,
         "data": items.as_dict(),
-        "settings": asdict(settings) | {"dtype": "float32", "interval": suite.interval},
+        "settings": asdict(settings) | {"dtype": suite.dtype, "interval": suite.interval},
         "metrics": _intervals(summary.metrics),
         "references": {name: _intervals(metrics) for name, metrics in summary.references.items()},
         "baseline": baseline,

@@ -88,8 +88,8 @@ def _score(row: dict[str, Any], prefix: str, path: Path, number: int) -> tuple[f
         if isinstance(row.get(prefix + name), (bool, int, float)):
             return float(row[prefix + name]), 1.0
     raise NoItemScoresError(
-        f"{path}:{number} has no {prefix}bits, {prefix}score or {prefix}correct. Expected a score per item, as `sibol evaluate` writes; "
-        "run it again" + (" with --baseline." if prefix else ".")
+        f"{path}:{number} has no {prefix}bits, {prefix}score or {prefix}correct. Times of the throughput suite are no scores of items and "
+        "stand side by side; of any other suite run `sibol evaluate` again" + (" with --baseline." if prefix else ".")
     )
 
 

@@ -25,6 +25,13 @@ LABELS = {
     "fuzzy_precision": "fuzzy precision",
     "fuzzy_recall": "fuzzy recall",
     "fuzzy_f1_document_macro": "fuzzy F1, document macro",
+    "seconds_per_100k_texts": "seconds per 100k texts",
+    "loader_free_seconds_per_100k_texts": "seconds, loader-free",
+    "sorted_seconds_per_100k_texts": "seconds, sorted by length, loader-free",
+    "padding_share": "share of padding",
+    "batch_size": "fastest batch size",
+    "cpu_seconds_per_200_texts": "CPU seconds per 200",
+    "tokens_per_s": "tokens per second",
 }
 
 
@@ -68,7 +75,8 @@ def _metrics(results: Mapping[str, Any]) -> Table:
     )
     table.add_column("", no_wrap=True)
     table.add_column(_heading(primary), justify="right", no_wrap=True)
-    table.add_column(f"{results['settings']['confidence']:.0%} interval", justify="right", no_wrap=True)
+    spread = f"{results['settings']['confidence']:.0%} interval" if "bootstrap" in results["settings"]["interval"] else "range"
+    table.add_column(spread, justify="right", no_wrap=True)
     others = _others(results)
     others = others if len(others) <= MOST_COLUMNS else []
     for name in others:

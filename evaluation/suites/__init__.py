@@ -28,6 +28,8 @@ SUITES = Registry(
         "multiple_choice": "evaluation.suites.multiple_choice:SUITE",
         "ner": "evaluation.suites.ner:SUITE",
         "survey": "evaluation.suites.survey:SUITE",
+        "lm_eval": "evaluation.suites.lm_eval:SUITE",
+        "throughput": "evaluation.suites.throughput:SUITE",
     },
 )
 
@@ -90,7 +92,8 @@ class Suite(Protocol):
 
     reads_predictions: whether a file of predictions may stand in the place of a model (`evaluation.predictions`).
 
-    `evaluation.suites.base.SuiteDefaults` has `argument`, `reads_predictions`, `check`, `load` and `describe` for most suites.
+    `evaluation.suites.base.SuiteDefaults` has `argument`, `reads_predictions`, `interval`, `dtype`, `check`, `load` and `describe`
+    for most suites.
     """
 
     name: str
@@ -100,6 +103,7 @@ class Suite(Protocol):
     argument: str | None
     reads_predictions: bool
     interval: str  # how intervals are made, and over what
+    dtype: str  # in which numbers models compute
 
     def check(self, settings: Settings, folders: Sequence[ModelFolder]) -> None:
         """Refuse, before data are read, what settings or models do not allow."""

@@ -28,6 +28,7 @@ class SuiteDefaults:
     argument: str | None = None
     reads_predictions: bool = False
     interval: str = "percentile bootstrap over documents"
+    dtype: str = "float32"
 
     def chosen(self, settings: Settings) -> Any:
         """The options of this run, as the suite's own dataclass."""
