@@ -8,8 +8,8 @@ Data: HIPE's TSV (2020 and 2022) or CoNLL with IOB2, IOB1 or BIOES labels (`eval
 - a file of predictions in the format of the data, for the same words, given in the place of the model.
 
 What counts as right: `evaluation.metrics.entities`. How figures and intervals come from it: `evaluation.suites.ner_summary`.
-Differences from the HIPE scorer: labels are not made upper case (types that differ in case alone are matched), and predictions
-of types that the data do not have count as wrong instead of being dropped.
+Differences from the HIPE scorer: labels are not made upper case (types that differ in case alone are matched), a predicted I- that
+continues nothing is no entity, and predictions of types that the data do not have count as wrong instead of being dropped.
 """
 
 from __future__ import annotations

@@ -28,9 +28,12 @@ class NerOptions:
 
     column: of labels; HIPE: a heading (default NE-COARSE-LIT), CoNLL: a number from 1 (default: the last). scheme: of the labels
     in the data. labels: pairs MODEL:DATA of types that are named differently. train: labelled file whose names are looked up.
-    period_years: length of the periods that dated documents are grouped into. add_prefix_space: for token classification, put a
-    space before each word (default: as the tokenizer's own settings say). The rest is for models that write text: the prompt
-    with {text} and {labels}, whether it is a turn of a chat, most words in one prompt, and most tokens to write.
+    period_years: length of the periods that dated documents are grouped into.
+
+    For models that label words: by_sentence shows them one sentence at a time where the data say where sentences end, not all of
+    a document; add_prefix_space puts a space before each word (default: as the tokenizer's own settings say).
+    For models that write: the prompt with {text} and {labels}, whether it is a turn of a chat, most words in one prompt, and most
+    tokens to write.
     """
 
     column: str | None = None
@@ -38,6 +41,7 @@ class NerOptions:
     labels: tuple[str, ...] = ()
     train: str | None = None
     period_years: int = 50
+    by_sentence: bool = False
     add_prefix_space: bool | None = None
     prompt: str = PROMPT
     chat: bool = False

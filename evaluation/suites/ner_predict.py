@@ -39,6 +39,7 @@ def predict(model: Any, items: NerItems, options: NerOptions, seed: int, advance
     if isinstance(model, PredictionFile):
         labels = read_predictions(model.path, items, options)
         kinds = {part[1] for label in set().union(*labels) if (part := split_label(label)) and part[1]}
+        kinds |= {pair.partition(":")[0] for pair in options.labels}  # what a file does not predict may be named, too
         return from_labels(items, labels, items.scheme, match_types(sorted(kinds), items.types, options.labels) if kinds else {})
     if hasattr(model, "classify"):
         return classify(model, items, options, advance)
@@ -46,11 +47,15 @@ def predict(model: Any, items: NerItems, options: NerOptions, seed: int, advance
 
 
 def classify(model: WordClassifier, items: NerItems, options: NerOptions, advance: Advance) -> Predictions:
-    """Labels for the words of each part that no entity crosses: a document of HIPE, a sentence of CoNLL."""
+    """Labels for the words of each document of HIPE, or of each sentence: of CoNLL, and where that is asked for."""
     scheme = scheme_of_model(model.labels)
     types = {part[1] for label in model.labels if (part := split_label(label)) and part[1]}
     mapped = match_types(sorted(types), items.types, options.labels)  # refused before any work is done
-    parts = [(number, start, end) for number, document in enumerate(items.tagged) for start, end in document.parts(document.segments)]
+    parts = [
+        (number, start, end)
+        for number, document in enumerate(items.tagged)
+        for start, end in document.parts(document.sentences if options.by_sentence else document.segments)
+    ]
     words = [items.tagged[number].words[start:end] for number, start, end in parts]
     given = model.classify(words, [f"document {items.tagged[number].id!r}" for number, _, _ in parts], advance)
     labels: list[list[str]] = [[] for _ in items.tagged]
@@ -95,6 +100,8 @@ def match_types(types: Sequence[str], known: dict[str, int], pairs: Sequence[str
         ours, colon, theirs = pair.partition(":")
         if not colon or theirs not in known:
             raise ConfigError(f"--set labels={pair}: expected MODEL:DATA, with a type of the data.{nearest(theirs, known)}")
+        if ours not in types:
+            raise ConfigError(f"--set labels={pair}: the model has no type {ours!r}.{nearest(ours, types)}")
         mapped[ours] = theirs
     in_any_case = {name.casefold(): name for name in known}
     found = {kind: mapped.get(kind) or (kind if kind in known else in_any_case.get(kind.casefold(), kind)) for kind in types}
@@ -143,8 +150,8 @@ def generate(model: Any, items: NerItems, options: NerOptions, seed: int, advanc
     entities: list[list[Entity]] = [[] for _ in items.tagged]
     misplaced: list[list[str]] = [[] for _ in items.tagged]
     aligned = 0
-    names = {name.casefold(): name for name in items.types}
-    names |= {ours.casefold(): theirs for ours, _, theirs in (pair.partition(":") for pair in options.labels)}
+    asked = [*items.types, *(pair.partition(":")[0] for pair in options.labels)]
+    names = {kind.casefold(): name for kind, name in match_types(asked, items.types, options.labels).items()}
     for (number, start, end), output in zip(pieces, outputs, strict=True):
         document = items.tagged[number]
         marks = find_marks(document.words[start:end], document.spaces[start:end], output.text, start)

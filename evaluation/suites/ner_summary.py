@@ -38,18 +38,22 @@ Metrics = dict[str, Interval]
 Statistic = Callable[[FloatArray], Any]
 
 
-def count(gold: Sequence[Entity], predicted: Sequence[Entity], misplaced: int = 0) -> list[float]:
-    """The columns of one document; `misplaced` predictions are wrong wherever they are."""
-    strict, fuzzy = len(strict_matches(gold, predicted)), len(fuzzy_matches(gold, predicted))
-    total = len(predicted) + misplaced
-    both = bool(gold) and total > 0
-    scores = [2 * right / (total + len(gold)) if both else 0.0 for right in (strict, fuzzy)]
-    return [strict, fuzzy, total, len(gold), *scores, both]
+def count(gold: Sequence[Entity], predicted: Sequence[Entity], misplaced: Sequence[str] = (), kind: str | None = None) -> list[float]:
+    """The columns of one document, of one type or of all; `misplaced` predictions are wrong wherever they are."""
+
+    def of_kind(entities: Sequence[Entity]) -> int:
+        return sum(kind in (None, entity.type) for entity in entities)
+
+    strict, fuzzy, right = (of_kind(some) for some in (strict_matches(gold, predicted), fuzzy_matches(gold, predicted), gold))
+    total = of_kind(predicted) + sum(kind in (None, label) for label in misplaced)
+    both = right > 0 and total > 0
+    scores = [2 * hits / (total + right) if both else 0.0 for hits in (strict, fuzzy)]
+    return [strict, fuzzy, total, right, *scores, both]
 
 
-def counts(items: NerItems, found: Sequence[Found]) -> FloatArray:
-    """`[documents, WIDTH]` of all entities."""
-    rows = [count(gold, one.entities, len(one.misplaced)) for gold, one in zip(items.gold, found, strict=True)]
+def counts(items: NerItems, found: Sequence[Found], kind: str | None = None) -> FloatArray:
+    """`[documents, WIDTH]` of all entities, or of those of a type."""
+    rows = [count(gold, one.entities, one.misplaced, kind) for gold, one in zip(items.gold, found, strict=True)]
     return np.array(rows, dtype=np.float64)
 
 
@@ -68,7 +72,7 @@ def summarise(predictions: Sequence[Predictions], options: NerOptions, settings:
         baseline_metrics=_metrics(_bootstrap(tables[1], settings)) if others else None,
         baseline_references=references if others else None,
         comparison=_differences(bootstrap) if others else None,
-        domains={"all": _entry(tables[0], metrics), **_domains(model, options, settings)},
+        domains={"all": _entry(tables[0], metrics), **_parts(model, tables[0], options, settings)},
         warnings=_warnings(predictions, tables),
     )
 
@@ -115,8 +119,7 @@ def _differences(bootstrap: Bootstrap) -> Metrics:
 
 def _references(items: NerItems, options: NerOptions, settings: Settings) -> dict[str, Metrics]:
     """`majority` calls every word outside; `known_names` finds the names of the training file; published figures for orientation."""
-    nothing = counts(items, [Found(()) for _ in items.tagged])
-    references = {"majority": {name: Interval(0.0) for name in _metrics(_bootstrap(nothing, settings))}}
+    references = {"majority": {name: Interval(0.0) for name in _statistics(0)}}
     if items.known_names is not None:
         known = items.known_names
         table = counts(items, [Found(find_names(document, known)) for document in items.tagged])
@@ -154,7 +157,7 @@ def _linearised(table: FloatArray) -> FloatArray:
     return scores
 
 
-def _domains(predictions: Predictions, options: NerOptions, settings: Settings) -> dict[str, dict[str, Any]]:
+def _parts(predictions: Predictions, counted: FloatArray, options: NerOptions, settings: Settings) -> dict[str, dict[str, Any]]:
     """By type, noise and period: counts, and F1 with its interval."""
     items, found = predictions.items, predictions.found
     table: dict[str, dict[str, Any]] = {}
@@ -162,21 +165,16 @@ def _domains(predictions: Predictions, options: NerOptions, settings: Settings) 
     def add(name: str, part: FloatArray) -> None:
         table[name] = _entry(part, _metrics(_bootstrap(part, settings)))
 
-    for kind in sorted(
-        {*items.types, *(entity.type for one in found for entity in one.entities), *(k for one in found for k in one.misplaced)}
-    ):
-        rows = []
-        for gold, one in zip(items.gold, found, strict=True):
-            right, guessed = ([entity for entity in entities if entity.type == kind] for entities in (gold, one.entities))
-            rows.append(count(right, guessed, one.misplaced.count(kind)))
-        add(f"type {kind}", np.array(rows, dtype=np.float64))
+    predicted = {entity.type for one in found for entity in one.entities} | {label for one in found for label in one.misplaced}
+    for kind in sorted({*items.types, *predicted}):
+        add(f"type {kind}", counts(items, found, kind))
     if any(distance is not None for document in items.tagged for distance in document.distances):
         for low, high in NOISE:
             name = f"noise {low:g}" if low == high else f"noise {low:g}-{high:g}"
             add(name, _counts_of_noise(items, found, low, high))
     periods = np.array([period(document, options.period_years) or "" for document in items.tagged])
     for name in sorted(set(periods.tolist())) if any(periods) else []:
-        add(f"period {name or '(no date)'}", counts(items, found)[periods == name])
+        add(f"period {name or '(no date)'}", counted[periods == name])
     return table
 
 
@@ -184,7 +182,7 @@ def _counts_of_noise(items: NerItems, found: Sequence[Found], low: float, high: 
     rows = []
     for document, gold, one in zip(items.tagged, items.gold, found, strict=True):
         kept = [distance is None or low <= distance < high or low == distance == high for distance in document.distances]
-        rows.append(count(restrict(gold, kept), restrict(one.entities, kept), len(one.misplaced)))
+        rows.append(count(restrict(gold, kept), restrict(one.entities, kept), one.misplaced))
     return np.array(rows, dtype=np.float64)
 
 

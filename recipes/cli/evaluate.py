@@ -12,7 +12,13 @@ import typer
 from recipes.cli import benchmark
 from recipes.cli.groups import DefaultGroup, NamelessCommand
 
-Model = Annotated[Path, typer.Argument(help="Hugging Face folder with config, tokenizer and .safetensors weights", metavar="HF_DIR")]
+Model = Annotated[
+    Path,
+    typer.Argument(
+        help="Hugging Face folder with config, tokenizer and .safetensors weights; for suites that read them (ner), a file of predictions",
+        metavar="HF_DIR",
+    ),
+]
 Data = Annotated[Path, typer.Option(help="dataset folder, or file or folder of .jsonl, .txt (also .gz)")]
 Out = Annotated[Path, typer.Option(help="folder for results.json and per_document.jsonl")]
 SuiteName = Annotated[str, typer.Option(help="what to measure")]

@@ -152,6 +152,8 @@ def test_types_are_matched_by_pairs_then_in_any_case_and_otherwise_refused() -> 
     assert match_types(["PER", "LOC", "MISC"], known, ("PER:pers",)) == {"PER": "pers", "LOC": "loc", "MISC": "MISC"}
     with pytest.raises(ConfigError, match=r"No predicted type \(PER, ORG\) is a type of the data \(pers, loc\)"):
         match_types(["PER", "ORG"], known, ())
+    with pytest.raises(ConfigError, match=r"--set labels=PERS:pers: the model has no type 'PERS'\. Did you mean 'PER'"):
+        match_types(["PER"], known, ("PERS:pers",))
     for pair in ("PER", "PER:person"):
         with pytest.raises(ConfigError, match=f"--set labels={pair}: expected MODEL:DATA"):
             match_types(["PER"], known, (pair,))

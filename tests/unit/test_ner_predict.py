@@ -1,4 +1,4 @@
-"""Entities that a model writes: how texts reach it, and what of its texts counts. The writer here says what the test tells it to."""
+"""What reaches a model that writes or labels, and what of its answers counts. The models here say what the test tells them to."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from evaluation.classification import WordLabels
 from evaluation.generation import Generated, Prompt, Sampling
 from evaluation.metrics.entities import Entity
 from evaluation.suites.ner_data import NerItems, NerOptions, read_items
-from evaluation.suites.ner_predict import Predictions, check_options, generate
+from evaluation.suites.ner_predict import Predictions, check_options, classify, generate
 from nemo_ext.common.errors import ConfigError
 
 DATA = """-DOCSTART- O
@@ -102,6 +103,35 @@ def test_texts_cut_at_the_limit_are_counted_and_a_type_that_is_not_asked_for_is_
     predictions = written(items, lambda text: "[Anna | Person] met Maria Bo .", finished=False)
     assert predictions.found[0].entities == (Entity(0, 1, "Person"),)
     assert "3 of 3 generated texts were cut at the limit" in predictions.warnings[-1]
+
+
+class Labeller:
+    """Calls every word a person, and keeps what it was shown."""
+
+    labels = ("O", "B-PER", "B-MISC")
+
+    def __init__(self) -> None:
+        self.shown: list[str] = []
+
+    def classify(self, sequences: Sequence[Sequence[str]], names: Sequence[str], advance: Callable[[float], None]) -> list[WordLabels]:
+        self.shown = [" ".join(words) for words in sequences]
+        return [WordLabels(("B-PER",) * len(words), 1) for words in sequences]
+
+
+def test_a_model_that_labels_is_shown_parts_and_what_it_cannot_find_is_said(tmp_path: Path) -> None:
+    lines = ["Anna\tB-PER\t_", "left\tO\tEndOfSentence", "Rome\tB-LOC\t_"]
+    (tmp_path / "data.tsv").write_text("\n".join(["TOKEN\tNE-COARSE-LIT\tMISC", *lines]))
+    items = read_items(tmp_path / "data.tsv", NerOptions())
+    model = Labeller()
+    predictions = classify(model, items, NerOptions(), lambda _: None)
+    assert model.shown == ["Anna left Rome"]
+    assert predictions.found[0].entities == tuple(Entity(place, place + 1, "PER") for place in range(3))
+    assert predictions.warnings == [
+        "The model has no label for LOC, so 1 mentions cannot be found.",
+        "The tokenizer makes no token of 1 words; they count as outside of any entity.",
+    ]
+    assert classify(model, items, NerOptions(by_sentence=True), lambda _: None).found == predictions.found
+    assert model.shown == ["Anna left", "Rome"]
 
 
 def test_options_that_make_no_sense_are_refused(items: NerItems) -> None:
