@@ -194,5 +194,5 @@ def _print_layouts(console: Console, found: list[Found]) -> None:
         speed = layout.plan.speed
         assert speed is not None and speed.mfu is not None
         memory = f"{layout.plan.fullest.peak_bytes / GIB:.1f}"
-        table.add_row(f"{speed.tokens_per_s:,.0f}", f"{speed.mfu:.0%}", memory, " ".join(layout.changes) or "none")
+        table.add_row(f"{speed.tokens_per_s:,.0f}", f"{speed.mfu:.0%}", memory, " ".join(layout.changes) or "as it is")
     console.print(table)
