@@ -108,6 +108,20 @@ def _decode_bioes(parts: Sequence[tuple[str, str]], scheme: str) -> Spans:
     return found, sorted(invalid)
 
 
+def encode(size: int, entities: Iterable[Entity], scheme: Scheme) -> list[str]:
+    """Labels of `size` words for entities that do not overlap; what `decode` reads back."""
+    labels = [OUTSIDE] * size
+    for entity in sorted(entities):
+        for place in range(entity.start, entity.end):
+            labels[place] = f"I-{entity.type}"
+        touches = entity.start > 0 and labels[entity.start - 1].endswith(f"-{entity.type}")
+        if scheme != "iob1" or touches:
+            labels[entity.start] = f"B-{entity.type}"
+        if scheme == "bioes":
+            labels[entity.end - 1] = f"{'S' if entity.end - entity.start == 1 else 'E'}-{entity.type}"
+    return labels
+
+
 def detect_scheme(sentences: Iterable[Sequence[str]]) -> Scheme | None:
     """The scheme in which all labels mean something; None when there is none. Where several are possible they say the same."""
     sentences = list(sentences)

@@ -109,8 +109,7 @@ def read_tagged(path: Path, column: str | None = None) -> list[TaggedDocument]:
     documents: list[TaggedDocument] = []
     for file in _files(path):
         lines = _read_lines(file)
-        first = next((line for _, line in lines if not line.startswith("# ")), "")
-        read = _read_hipe if first.split("\t")[0] == TOKEN_COLUMN else _read_conll
+        read = _read_hipe if _is_hipe(lines) else _read_conll
         documents += [builder.finish(path) for builder in read(file, lines, column) if builder.words]
     seen: dict[str, TaggedDocument] = {}
     for document in documents:
@@ -142,6 +141,16 @@ def _read_lines(file: Path) -> list[tuple[int, str]]:
     except UnicodeDecodeError as error:
         raise DataError(f"{file} is not UTF-8 ({error}). Convert the file to UTF-8.") from None
     return [(number, line.rstrip("\r")) for number, line in enumerate(text.split("\n"), 1)]
+
+
+def _is_hipe(lines: Sequence[tuple[int, str]]) -> bool:
+    first = next((line for _, line in lines if not line.startswith("# ")), "")
+    return first.split("\t")[0] == TOKEN_COLUMN
+
+
+def has_header(file: Path) -> bool:
+    """Whether a file is HIPE's."""
+    return _is_hipe(_read_lines(file))
 
 
 def _check_label(label: str, place: str, word: str, column: str) -> None:

@@ -5,7 +5,9 @@ Data: HIPE's TSV (2020 and 2022) or CoNLL with IOB2, IOB1 or BIOES labels (`eval
 - a token-classification model, asked for a label of each word (`evaluation.classification`);
 - a causal model, asked to repeat the text with its names marked as `[name | LABEL]`; what it marks is sought in the source
   (`evaluation.metrics.alignment`), and a name that is not there counts as a wrong prediction;
-- a file of predictions in the format of the data, for the same words, given in the place of the model.
+- a file of predictions, HIPE's TSV or CoNLL, for the same words in the same order, given in the place of the model.
+
+predictions.tsv beside results.json has a line per word with the right and the predicted label.
 
 What counts as right: `evaluation.metrics.entities`. How figures and intervals come from it: `evaluation.suites.ner_summary`.
 Differences from the HIPE scorer: labels are not made upper case (types that differ in case alone are matched), a predicted I- that

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from evaluation.metrics.entities import SCHEMES, Entity, Scheme, decode, detect_scheme
-from evaluation.metrics.entities_read import TaggedDocument, read_tagged
+from evaluation.metrics.entities_read import TaggedDocument, has_header, read_tagged
 from nemo_ext.common.errors import DataError
 
 PROMPT = (
@@ -177,8 +177,11 @@ def find_names(document: TaggedDocument, names: dict[tuple[str, ...], str]) -> t
 
 
 def read_predictions(path: Path, items: NerItems, options: NerOptions) -> list[tuple[str, ...]]:
-    """Labels that a file has for the words of each document. Raises DataError unless it has the same documents and words."""
-    predicted = read_tagged(path, options.column)
+    """Labels that a file has for the words of each document, those of a CoNLL file in its last column.
+
+    Raises DataError unless it has the same documents and words.
+    """
+    predicted = read_tagged(path, options.column if has_header(path) else None)
     for one, right in zip(predicted, items.tagged, strict=False):
         for number, (word, expected) in enumerate(zip(one.words, right.words, strict=False)):
             if word != expected:

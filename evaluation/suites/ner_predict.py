@@ -9,7 +9,7 @@ from typing import Any
 from evaluation.classification import WordClassifier
 from evaluation.generation import Prompt, Sampling
 from evaluation.metrics.alignment import find_marks
-from evaluation.metrics.entities import Entity, Scheme, split_label
+from evaluation.metrics.entities import Entity, Scheme, encode, split_label
 from evaluation.metrics.entities_read import TaggedDocument
 from evaluation.models import Advance
 from evaluation.predictions import PredictionFile
@@ -176,6 +176,17 @@ def _notes(outputs: int, aligned: int, unfinished: int, misplaced: int) -> list[
             f"{unfinished:,} of {outputs:,} generated texts were cut at the limit; raise --set max_new_tokens or lower chunk_words."
         )
     return found
+
+
+def as_lines(predictions: Predictions) -> bytes:
+    """Word, right label and predicted label of every word as CoNLL in the scheme of the data, which the suite reads as predictions."""
+    items, lines = predictions.items, []
+    for document, gold, one in zip(items.tagged, items.gold, predictions.found, strict=True):
+        lines.append("-DOCSTART-\tO\tO\n")
+        columns = [encode(len(document.words), entities, items.scheme) for entities in (gold, one.entities)]
+        words = ["\t".join(parts) for parts in zip(document.words, *columns, strict=True)]
+        lines += ["\n".join([*words[start:end], ""]) for start, end in document.parts(document.segments)]
+    return "\n".join(lines).encode()
 
 
 def check_options(options: NerOptions) -> None:

@@ -22,8 +22,9 @@ from evaluation.metrics.entities import Entity, fuzzy_matches, restrict, strict_
 from evaluation.statistics import Bootstrap, FloatArray, Interval
 from evaluation.suites import Settings, Summary
 from evaluation.suites.ner_data import NerItems, NerOptions, find_names, period
-from evaluation.suites.ner_predict import Found, Predictions
+from evaluation.suites.ner_predict import Found, Predictions, as_lines
 
+PREDICTIONS_NAME = "predictions.tsv"
 FEW_DOCUMENTS = 20  # with fewer, a percentile bootstrap is too narrow
 STRICT, FUZZY, PREDICTED, RIGHT, STRICT_F1, FUZZY_F1, BOTH = range(7)  # columns of the counts of a document
 WIDTH = 7
@@ -74,6 +75,7 @@ def summarise(predictions: Sequence[Predictions], options: NerOptions, settings:
         comparison=_differences(bootstrap) if others else None,
         domains={"all": _entry(tables[0], metrics), **_parts(model, tables[0], options, settings)},
         warnings=_warnings(predictions, tables),
+        files={PREDICTIONS_NAME: as_lines(model)},
     )
 
 

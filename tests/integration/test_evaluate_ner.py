@@ -58,6 +58,7 @@ def test_a_tagger_and_predictions_of_a_file_are_measured_compared_and_reported(f
     outcome = sibol(folder / "perfect.tsv", *command, "--out", tmp_path / "perfect", "--baseline", folder / "tagger")
     assert outcome.exit_code == 0, outcome.exception
     assert "majority" in outcome.output and "known_names" in outcome.output and "type PER" in outcome.output
+    assert "Other metrics" in outcome.output and "fuzzy recall" in outcome.output
     results, rows = read(tmp_path / "perfect")
     assert {name: one["value"] for name, one in results["metrics"].items()} == dict.fromkeys(results["metrics"], 1.0)
     assert results["references"]["known_names"]["strict_f1"]["value"] == 1.0
@@ -77,9 +78,14 @@ def test_a_tagger_and_predictions_of_a_file_are_measured_compared_and_reported(f
     assert figures["perfect.tsv"] == pytest.approx(1.0)
     assert figures["tagger"] == pytest.approx(tagger["metrics"]["strict_f1"]["value"])
     assert figures["some.tsv"] == pytest.approx(read(tmp_path / "some")[0]["metrics"]["strict_f1"]["value"])
-    write_report([tmp_path / "perfect", tmp_path / "some"], tmp_path / "report")
+    # What is written beside the results is a file of predictions itself.
+    assert sibol(tmp_path / "some" / "predictions.tsv", *command, "--out", tmp_path / "again").exit_code == 0
+    assert read(tmp_path / "again")[0]["metrics"] == read(tmp_path / "some")[0]["metrics"]
+    assert sibol(folder / "tagger", *command, "--out", tmp_path / "some", "--overwrite").exit_code == 0
+    assert read(tmp_path / "some")[0]["metrics"] == tagger["metrics"]
+    write_report([tmp_path / "perfect", tmp_path / "again"], tmp_path / "report")
     page = (tmp_path / "report" / "report.md").read_text()
-    assert "known" in page and "some.tsv" in page
+    assert "strict F1" in page and "known\\_names" in page and "predictions.tsv" in page
 
 
 def test_a_model_that_writes_is_measured_and_what_it_makes_up_is_said(folder: Path, tmp_path: Path) -> None:

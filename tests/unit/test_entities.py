@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluation.metrics.entities import Entity, decode, detect_scheme, fuzzy_matches, restrict, split_label, strict_matches
+from evaluation.metrics.entities import Decoded, Entity, decode, detect_scheme, encode, fuzzy_matches, restrict, split_label, strict_matches
 
 TYPES = ("PER", "LOC")
 IOB = st.sampled_from(["O", *(f"{prefix}-{kind}" for prefix in "BI" for kind in TYPES)])
@@ -47,6 +47,12 @@ def test_entities_are_those_of_seqeval(labels: Any, scheme: Any, name: str) -> N
         ]
 
     check()
+
+
+@given(labels=st.lists(IOB, max_size=12), scheme=st.sampled_from(["iob2", "iob1", "bioes"]))
+def test_entities_written_as_labels_are_read_back(labels: list[str], scheme: Any) -> None:
+    entities = decode(labels, "iob1").entities
+    assert decode(encode(len(labels), entities, scheme), scheme) == Decoded(entities, ())
 
 
 def test_a_label_that_continues_nothing_is_no_entity_and_is_named() -> None:

@@ -11,8 +11,8 @@ import pytest
 from evaluation.classification import WordLabels
 from evaluation.generation import Generated, Prompt, Sampling
 from evaluation.metrics.entities import Entity
-from evaluation.suites.ner_data import NerItems, NerOptions, read_items
-from evaluation.suites.ner_predict import Predictions, check_options, classify, generate
+from evaluation.suites.ner_data import NerItems, NerOptions, read_items, read_predictions
+from evaluation.suites.ner_predict import Predictions, as_lines, check_options, classify, from_labels, generate
 from nemo_ext.common.errors import ConfigError
 
 DATA = """-DOCSTART- O
@@ -132,6 +132,16 @@ def test_a_model_that_labels_is_shown_parts_and_what_it_cannot_find_is_said(tmp_
     ]
     assert classify(model, items, NerOptions(by_sentence=True), lambda _: None).found == predictions.found
     assert model.shown == ["Anna left", "Rome"]
+
+
+def test_predictions_written_as_lines_are_read_as_predictions(items: NerItems, tmp_path: Path) -> None:
+    marks = {"LOC, PER: Anna met Maria Bo . =>": "[Anna met | PER] [Maria | PER] Bo .", "LOC, PER: Rome slept =>": "Rome [slept | LOC]"}
+    predictions = written(items, lambda text: marks.get(text, text))
+    (tmp_path / "predictions.tsv").write_bytes(as_lines(predictions))
+    labels = read_predictions(tmp_path / "predictions.tsv", items, OPTIONS)
+    again = from_labels(items, labels, items.scheme, {"PER": "PER", "LOC": "LOC"})
+    assert again.found == predictions.found
+    assert again.found[0].entities == (Entity(0, 2, "PER"), Entity(2, 3, "PER"))
 
 
 def test_options_that_make_no_sense_are_refused(items: NerItems) -> None:
