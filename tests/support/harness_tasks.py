@@ -17,7 +17,6 @@ output_type: multiple_choice
 doc_to_text: "{{{{text}}}}"
 doc_to_choice: "{{{{choices}}}}"
 doc_to_target: "{{{{answer}}}}"
-target_delimiter: ""
 metric_list:
   - {{metric: acc, aggregation: mean, higher_is_better: true}}
   - {{metric: acc_norm, aggregation: mean, higher_is_better: true}}
@@ -42,14 +41,14 @@ dataset_kwargs: {{data_files: {{test: {data}}}}}
 test_split: test
 output_type: loglikelihood_rolling
 doc_to_text: ""
-doc_to_target: "{{{{text}}}}"
-metric_list: [{{metric: bits_per_byte}}]
+doc_to_target: text
+metric_list: [{{metric: bits_per_byte, aggregation: bits_per_byte, higher_is_better: false}}]
 """
-OPTIONS = (" ng lahat", " again and again", " seed", " narra tree")
+OPTIONS = ("ng lahat", "again and again", "seed", "narra tree")
 
 
 def choice_documents(number: int = 24) -> list[dict[str, Any]]:
-    """ASCII prompts cut at a space, options that begin with one, and the right answer at every place in turn."""
+    """ASCII prompts cut at a space, options of unequal lengths, and the right answer at every place in turn."""
     words = " ".join(text for text in TEXTS if text.isascii()).split()
     return [{"text": " ".join(words[start : start + 5]), "choices": list(OPTIONS), "answer": start % 4} for start in range(number)]
 
