@@ -1,8 +1,8 @@
 """A question with its right answers and answers that are never right, and the rows it becomes in the published files.
 
 Schemas: PACUTE (choices with balanced labels; free answers), the hierarchical benchmark, LangGame and additions as they lie in
-github.com/raileymontalan/pacute-bench, data/benchmarks. Our rows have one field more where a question has several right answers:
-`accepted`, a list that holds `label` or `answer` too.
+github.com/raileymontalan/pacute-bench, data/benchmarks. Our rows have two fields more where they apply: `accepted`, all right
+answers where there are several, and `word`, what a question is about.
 """
 
 from __future__ import annotations
@@ -96,7 +96,8 @@ def choice_rows(category: str, subcategory: str, questions: Sequence[Question], 
         prompt: dict[str, Any] = {"text_en": question.english, "text_tl": question.filipino, "mcq_options": {"correct": question.answer}}
         prompt["mcq_options"] |= {f"incorrect{number}": wrong for number, wrong in enumerate(question.wrong, 1)}
         prompt |= {f"choice{number}": option for number, option in enumerate(ordered(question, place, draw), 1)}
-        rows.append({"category": category, "subcategory": subcategory, "prompts": [prompt], "label": LABELS[place]})
+        row = {"category": category, "subcategory": subcategory, "prompts": [prompt], "label": LABELS[place]}
+        rows.append(row | _more(question))
     return rows
 
 
@@ -107,7 +108,7 @@ def free_rows(category: str, subcategory: str, questions: Sequence[Question]) ->
         if question.free:
             prompt = {"text_en": question.english, "text_tl": question.filipino}
             row = {"category": category, "subcategory": subcategory, "prompts": [prompt], "label": question.answer}
-            rows.append(row | _accepted(question))
+            rows.append(row | _more(question))
     return rows
 
 
@@ -121,7 +122,7 @@ def level_rows(
         row: dict[str, Any] = {"level": level, "category": category, "subcategory": subcategory}
         row |= {"prompt_en": question.english, "prompt_tl": question.filipino}
         row |= {"options": ordered(question, place, draw)} if choice else {}
-        rows.append(row | {"answer": question.answer, "word": question.word, "metadata": question.notes} | _accepted(question))
+        rows.append(row | {"answer": question.answer, "word": question.word, "metadata": question.notes} | _more(question))
     return rows
 
 
@@ -131,5 +132,7 @@ def _places(questions: Sequence[Question], draw: Random) -> list[int]:
     return balanced_places(len(questions), max(options, default=1), draw)
 
 
-def _accepted(question: Question) -> dict[str, Any]:
-    return {"accepted": question.all_accepted} if question.accepted else {}
+def _more(question: Question) -> dict[str, Any]:
+    """What the published rows do not have."""
+    accepted = {"accepted": question.all_accepted} if question.accepted else {}
+    return accepted | ({"word": question.word} if question.word else {})

@@ -49,6 +49,7 @@ def spelling(draw: Random, word: str) -> Question | None:
         f'Spell out the word "{word}" by placing a space between its characters.',
         f'Baybayin ang salitang "{word}" sa pamamagitan ng paglalagay ng espasyo sa pagitan ng mga titik.',
         " ".join(word),
+        word=word,
     )
     return drawn(draw, question, (" ".join(form) for form in misspelled(draw, word)))
 
@@ -73,6 +74,7 @@ def character_count(draw: Random, word: str) -> Question | None:
         f'Ilang beses lumilitaw ang titik na "{letter}" sa salitang "{word}"?',
         str(count),
         _near(draw, count),
+        word=word,
     )
 
 
@@ -83,6 +85,7 @@ def length(draw: Random, word: str) -> Question | None:
         f'Ilan ang titik sa salitang "{word}"?',
         str(len(word)),
         _near(draw, len(word)),
+        word=word,
     )
 
 
@@ -236,4 +239,4 @@ def uppercasing(draw: Random, word: str) -> Question | None:
 
 
 def _manipulated(draw: Random, word: str, answer: str, english: str, filipino: str, candidates: Iterable[str]) -> Question | None:
-    return drawn(draw, Question(english, filipino, answer), candidates, never=[word])
+    return drawn(draw, Question(english, filipino, answer, word=word), candidates, never=[word])

@@ -27,7 +27,9 @@ def syllable_count(draw: Random, word: str) -> Question | None:
     count = len(syllables(word))
     low = draw.randint(max(1, count - 3), count)
     wrong = tuple(str(number) for number in range(low, low + 4) if number != count)
-    return Question(f'How many syllables are there in the word "{word}"?', f'Ilan ang pantig sa salitang "{word}"?', str(count), wrong)
+    return Question(
+        f'How many syllables are there in the word "{word}"?', f'Ilan ang pantig sa salitang "{word}"?', str(count), wrong, word=word
+    )
 
 
 def syllable_division(draw: Random, word: str) -> Question | None:
@@ -39,6 +41,7 @@ def syllable_division(draw: Random, word: str) -> Question | None:
         f'Divide the word "{word}" into syllables, with hyphens between them.',
         f'Pantigin ang salitang "{word}" gamit ang gitling sa pagitan ng mga pantig.',
         "-".join(parts),
+        word=word,
     )
     return drawn(draw, question, _wrong_divisions(parts), never=[word])
 
@@ -61,10 +64,13 @@ def syllable_identification(draw: Random, word: str) -> Question | None:
     ordinal = {1: "first", 2: "second", 3: "third", 4: "fourth", 5: "fifth"}.get(number)
     if ordinal is None:
         return None
-    question = Question(
-        f'What is the {ordinal} syllable of the word "{word}"?', f'Ano ang ika-{number} pantig ng salitang "{word}"?', parts[number - 1]
-    )
     answer = parts[number - 1]
+    question = Question(
+        f'What is the {ordinal} syllable of the word "{word}"?',
+        f'Ano ang ika-{number} pantig ng salitang "{word}"?',
+        answer,
+        word=word,
+    )
     following = "".join(parts[number:])
     return drawn(draw, question, [*parts, answer[:-1], answer + following[:1], answer[1:], answer[::-1]])
 

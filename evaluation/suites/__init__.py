@@ -22,13 +22,17 @@ SUITES = Registry(
     "suite",
     "sibol.suites",
     {
+        "addition": "evaluation.suites.addition:SUITE",
         "bits_per_byte": "evaluation.suites.bits_per_byte:SUITE",
         "cloze": "evaluation.suites.cloze:SUITE",
+        "hierarchical": "evaluation.suites.hierarchical:SUITE",
+        "langgame": "evaluation.suites.langgame:SUITE",
+        "lm_eval": "evaluation.suites.lm_eval:SUITE",
         "minimal_pairs": "evaluation.suites.minimal_pairs:SUITE",
         "multiple_choice": "evaluation.suites.multiple_choice:SUITE",
         "ner": "evaluation.suites.ner:SUITE",
+        "pacute": "evaluation.suites.pacute:SUITE",
         "survey": "evaluation.suites.survey:SUITE",
-        "lm_eval": "evaluation.suites.lm_eval:SUITE",
         "throughput": "evaluation.suites.throughput:SUITE",
     },
 )
