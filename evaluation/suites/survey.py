@@ -23,12 +23,13 @@ import numpy as np
 from evaluation.loading import ModelFolder
 from evaluation.metrics.survey import CellFigures, differences, measure_cell, metrics, studies_of, study_columns
 from evaluation.models import Advance
+from evaluation.predictions import PREDICTIONS, PredictionFile
 from evaluation.statistics import FloatArray, Interval
 from evaluation.suites import Settings, Summary
 from evaluation.suites.base import SuiteDefaults
-from evaluation.suites.survey_answering import CellAnswers, SurveyOptions, check_options, generate, likelihood
+from evaluation.suites.survey_answering import CellAnswers, SurveyOptions, check_options, from_file, generate, likelihood
 from evaluation.suites.survey_items import SurveyItems, read_items, read_training
-from evaluation.suites.survey_references import cells_without_majority, references
+from evaluation.suites.survey_references import PUBLISHED_NOTE, cells_without_majority, references
 from evaluation.suites.survey_splits import choose_split, refuse_seen
 
 FEW_STUDIES = 20  # with fewer, a percentile bootstrap is too narrow
@@ -73,10 +74,11 @@ class Survey(SuiteDefaults):
     lower_is_better = True
     interval = "percentile bootstrap over studies"
     options = SurveyOptions
+    reads_predictions = True
 
     def check(self, settings: Settings, folders: Sequence[ModelFolder]) -> None:
         """Refuse options that do not go together."""
-        super().check(settings, folders)
+        super().check(settings, [folder for folder in folders if not isinstance(folder, PredictionFile)])
         check_options(self.chosen(settings), tuple(settings.options))
 
     def read(self, path: Path, settings: Settings) -> SurveyItems:
@@ -91,15 +93,23 @@ class Survey(SuiteDefaults):
         refuse_seen(training, studies_of(items.cells))
         return replace(items, training=training)
 
+    def load(self, folder: ModelFolder, settings: Settings, device: str) -> Any:
+        """A causal model, or the file of predictions itself."""
+        return folder if isinstance(folder, PredictionFile) else super().load(folder, settings, device)
+
     def describe(self, model: Any, settings: Settings) -> dict[str, Any]:
         """How it was asked, defaults included."""
+        if isinstance(model, PredictionFile):
+            return {"asked": {"answer": PREDICTIONS}}
         return super().describe(model, settings) | {"asked": asdict(self.chosen(settings))}
 
     def score(self, model: Any, items: SurveyItems, settings: Settings, advance: Advance) -> SurveyScores:
         """The answers and their figures."""
         chosen: SurveyOptions = self.chosen(settings)
-        answer = generate if chosen.answer == "generate" else likelihood
-        answers = answer(model, items, chosen, advance)
+        if isinstance(model, PredictionFile):
+            answers = from_file(model.path, items)
+        else:
+            answers = (generate if chosen.answer == "generate" else likelihood)(model, items, chosen, advance)
         figures = [measure_cell(cell, one.probabilities) for cell, one in zip(items.cells, answers, strict=True)]
         return SurveyScores(items, answers, figures)
 
@@ -209,6 +219,8 @@ def _warnings(scores: Sequence[SurveyScores]) -> list[str]:
     studies, found = len(studies_of(items.cells)), []
     if studies < FEW_STUDIES:
         found.append(f"The intervals rest on {studies} studies; with fewer than {FEW_STUDIES} they are too narrow.")
+    if items.split.kind == "official":
+        found.append(PUBLISHED_NOTE)
     if items.left_out:
         counts = ", ".join(f"{count:,} {reason}" for reason, count in sorted(items.left_out.items()))
         found.append(f"Responses that are not judged: {counts}.")

@@ -1,10 +1,15 @@
-"""A model's answers to survey questions: sampled text that is read strictly, or the probabilities of all answers on the scale."""
+"""Answers to survey questions: sampled text that is read strictly, the probabilities of all answers on the scale, or a file.
+
+A file of predictions (JSONL or Parquet) has a record per answer: `sample_id` of the person, and `answer`, which is a number or the text
+that some other program got; several records of a person are several samples. Text is read as that of a model.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +18,8 @@ from evaluation.metrics.survey import Cell
 from evaluation.metrics.survey_answers import Scale, parse_answer
 from evaluation.statistics import FloatArray
 from evaluation.suites.survey_items import Response, SurveyItems
-from nemo_ext.common.errors import ConfigError
+from evaluation.tabular import read_rows
+from nemo_ext.common.errors import ConfigError, DataError
 
 # The system prompt of the published evaluation (Kolluri et al. 2025, arXiv:2509.05830).
 SYSTEM = (
@@ -92,16 +98,42 @@ def generate(model: Any, items: SurveyItems, options: SurveyOptions, advance: An
     system = options.system if options.chat else None
     end = "" if options.chat else options.answer_start
     prompts = [Prompt(one.id, one.prompt + end, system, options.chat) for members in items.responses for one in members]
-    written = iter(model.generate(prompts, sampling, advance))
-    found = []
-    for cell, members in zip(items.cells, items.responses, strict=True):
-        answers = tuple(_read(next(written), cell.scale) for _ in members)
-        found.append(read_answers(cell, answers))
-    return found
+    written = model.generate(prompts, sampling, advance)
+    texts = {prompt.id: [(one.text, one.finished) for one in samples] for prompt, samples in zip(prompts, written, strict=True)}
+    return read_texts(items, texts)
 
 
-def _read(samples: Sequence[Any], scale: Scale) -> Answer:
-    parsed = [(parse_answer(one.text, one.finished, scale), one.text[:SNIPPET_CHARACTERS]) for one in samples]
+def from_file(path: Path, items: SurveyItems) -> list[CellAnswers]:
+    """Answers of a file of predictions. Raises DataError unless it has an answer of everybody who is judged, and of nobody unknown."""
+    known = {one.id for members in items.responses for one in members}
+    texts: dict[str, list[tuple[str, bool]]] = {}
+    for record in read_rows(path, ("sample_id", "answer")):
+        identity, answer = str(record.fields.get("sample_id")), record.fields.get("answer")
+        if isinstance(answer, bool) or not isinstance(answer, str | int | float):
+            raise DataError(f"{record.place} has the answer {answer!r:.60}. Expected a number or text, empty where nothing was said.")
+        if identity in known:
+            texts.setdefault(identity, []).append((str(answer), True))
+        elif not items.left_out:  # else it may be of those that are not judged
+            raise DataError(f"{record.place} has the sample_id {identity!r}, which {items.path} has not. Expected answers to these data.")
+    missing = known - set(texts)
+    if missing:
+        raise DataError(
+            f"{path} has no answer of {len(missing):,} of the {len(known):,} persons to judge, such as sample_id {min(missing)!r}. "
+            "Give a record for each, with an empty text where nothing was said."
+        )
+    return read_texts(items, texts)
+
+
+def read_texts(items: SurveyItems, texts: Mapping[str, Sequence[tuple[str, bool]]]) -> list[CellAnswers]:
+    """Answers from texts by the person's id, each with whether it was finished."""
+    return [
+        read_answers(cell, tuple(_read(texts[one.id], cell.scale) for one in members))
+        for cell, members in zip(items.cells, items.responses, strict=True)
+    ]
+
+
+def _read(samples: Sequence[tuple[str, bool]], scale: Scale) -> Answer:
+    parsed = [(parse_answer(text, finished, scale), text[:SNIPPET_CHARACTERS]) for text, finished in samples]
     return Answer(
         tuple(value for value, _ in parsed if isinstance(value, int)),
         tuple((value, text) for value, text in parsed if isinstance(value, str)),
@@ -121,12 +153,13 @@ def read_answers(cell: Cell, answers: tuple[Answer, ...]) -> CellAnswers:
 def likelihood(model: Any, items: SurveyItems, options: SurveyOptions, advance: Any) -> list[CellAnswers]:
     """The model's own probabilities of the answers on each scale."""
     asked = [(one, cell.scale) for cell, members in zip(items.cells, items.responses, strict=True) for one in members]
-    rows: list[FloatArray] = []
+    asked.sort(key=lambda pair: -len(pair[0].prompt))  # what does not fit the context is refused at once, not at the end
+    rows: dict[str, FloatArray] = {}
     for start in range(0, len(asked), QUESTIONS_AT_ONCE):
-        rows += _probabilities(model, asked[start : start + QUESTIONS_AT_ONCE], options)
-        advance(float(sum(len(one.prompt.encode()) for one, _ in asked[start : start + QUESTIONS_AT_ONCE])))
-    ordered = iter(rows)
-    return [CellAnswers(np.stack([next(ordered) for _ in members]), asked=len(members)) for members in items.responses]
+        part = asked[start : start + QUESTIONS_AT_ONCE]
+        rows |= zip((one.id for one, _ in part), _probabilities(model, part, options), strict=True)
+        advance(float(sum(len(one.prompt.encode()) for one, _ in part)))
+    return [CellAnswers(np.stack([rows[one.id] for one in members]), asked=len(members)) for members in items.responses]
 
 
 def _probabilities(model: Any, asked: Sequence[tuple[Response, Scale]], options: SurveyOptions) -> list[FloatArray]:

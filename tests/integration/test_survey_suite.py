@@ -150,3 +150,37 @@ def test_a_seen_study_is_refused_before_a_model_is_loaded(models: Path, data: Pa
     error = sibol(models / "tuned", "--data", data, "--out", tmp_path / "out", "--set", f"train={data}").exception
     assert isinstance(error, SibolError) and "hold 5 studies (s0, s1, s2, s3, s4) of those that are to be judged" in str(error)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_file_of_predictions_is_read_as_a_model_is(models: Path, data: Path, tmp_path: Path) -> None:
+    assert sibol(models / "tuned", "--data", data, "--out", tmp_path / "model").exit_code == 0
+    rows = lines(tmp_path / "model" / "answers.jsonl")
+    said = [{"sample_id": row["id"], "answer": (row["answers"] or [row["failures"][0][1]])[0]} for row in rows]
+    outcome = sibol(write_records(tmp_path / "said.jsonl", said), "--data", data, "--out", tmp_path / "file")
+    assert outcome.exit_code == 0, outcome.exception
+    assert [row["answers"] for row in lines(tmp_path / "file" / "answers.jsonl")] == [row["answers"] for row in rows]
+    results, expected = read(tmp_path / "file"), read(tmp_path / "model")
+    assert results["metrics"] == expected["metrics"] and results["references"] == expected["references"]
+    assert results["model"]["asked"] == {"answer": "predictions of a file"}
+    people = [{"sample_id": one["sample_id"], "answer": f"Response: {one['response']}."} for one in lines(data)]
+    outcome = sibol(write_records(tmp_path / "people.jsonl", people), "--data", data, "--out", tmp_path / "people")
+    assert outcome.exit_code == 0, outcome.exception
+    metrics = {name: entry["value"] for name, entry in read(tmp_path / "people")["metrics"].items()}
+    right = {"wasserstein": 0, "accuracy": 1, "mae": 0, "pearson": 1, "sigma_ratio": 1, "calibration_slope": 1, "condition_sensitivity": 1}
+    assert {name: metrics[name] for name in right} == pytest.approx(right)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"answer": None}, "said.jsonl:1 has the answer None. Expected a number or text"),
+        ({"sample_id": "who"}, "said.jsonl:1 has the sample_id 'who', which"),
+        ({"sample_id": 1}, "has no answer of 1 of the 160 persons to judge, such as sample_id '0'"),
+    ],
+)
+def test_predictions_for_other_data_are_refused(data: Path, tmp_path: Path, change: dict[str, Any], complaint: str) -> None:
+    said = [{"sample_id": one["sample_id"], "answer": 3} for one in lines(data)]
+    error = sibol(
+        write_records(tmp_path / "said.jsonl", [said[0] | change, *said[1:]]), "--data", data, "--out", tmp_path / "out"
+    ).exception
+    assert isinstance(error, SibolError) and complaint in str(error)
