@@ -3,7 +3,7 @@
 Strict: type, first and last word agree; on IOB2 labels this is seqeval with mode="strict", scheme=IOB2. Fuzzy: the type agrees
 and the spans share a word, each mention and each prediction counting once (the HIPE shared tasks of 2020 and 2022, `ent_type` in
 the code of their scorer). A prediction is read strictly, too: an I- that continues nothing begins no entity. conlleval and the
-HIPE scorer let it begin one, which forgives a model labels that mean nothing.
+HIPE scorer let it begin one, which forgives a model labels that mean nothing; the scheme "lenient" does so, too.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-Scheme = Literal["iob2", "iob1", "bioes"]
-SCHEMES: tuple[str, ...] = get_args(Scheme)
+Scheme = Literal["iob2", "iob1", "bioes", "lenient"]
+SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 OUTSIDE = "O"
 SAME_PREFIX = {"U": "S", "L": "E"}  # BILOU writes BIOES in other letters
 
@@ -53,7 +53,8 @@ def decode(labels: Sequence[str], scheme: Scheme, offset: int = 0) -> Decoded:
     """Entities of one sentence whose first word has the number `offset`; every label must be one (`split_label`).
 
     iob2: B begins, I continues. iob1: I begins, too, and B only where an entity of the same type ends just before. bioes: B I E
-    for several words, S for one. What its scheme does not allow is no entity, and its place stands in `invalid`.
+    for several words, S for one. lenient: B begins, I continues or begins, as the HIPE scorer reads labels. What its scheme does
+    not allow is no entity, and its place stands in `invalid`.
     """
     parts = [part for label in labels if (part := split_label(label))]
     assert len(parts) == len(labels)
@@ -73,7 +74,7 @@ def _decode_iob(parts: Sequence[tuple[str, str]], scheme: str) -> Spans:
         continues = bool(found) and found[-1][1] == place and found[-1][2] == kind
         if prefix == "I" and continues:
             found[-1] = (found[-1][0], place + 1, kind)
-        elif prefix == "B" or (prefix == "I" and scheme == "iob1"):
+        elif prefix == "B" or (prefix == "I" and scheme != "iob2"):
             found.append((place, place + 1, kind))
             if prefix == "B" and scheme == "iob1" and not continues:
                 invalid.append(place)

@@ -197,7 +197,7 @@ def _hipe_word(fields: list[str], header: list[str], column: str, place: str) ->
         raise DataError(f"{place} has {len(fields)} columns, expected {len(header)} as in the header: {fields[:3]}. Mend the line.")
     values = dict(zip(header, fields, strict=True))
     word, notes = values[TOKEN_COLUMN], values.get(NOTES_COLUMN, "").split("|")
-    if not word.strip():
+    if not word.strip(" "):
         raise DataError(f"{place} has no word in column {TOKEN_COLUMN}: {fields[:3]}. Mend or remove the line.")
     _check_label(values[column], place, word, column)
     for note in notes:
@@ -215,7 +215,8 @@ def _read_conll(file: Path, lines: Sequence[tuple[int, str]], column: str | None
     by_document = any(line.startswith(DOCUMENT_START) for _, line in lines)
     document, expected = _Builder(file), 0
     for number, line in lines:
-        fields = line.split("\t") if "\t" in line else line.split()
+        # No other white space separates: it may belong to a word.
+        fields = line.split("\t") if "\t" in line else re.split(" +", line.strip(" "))
         if not line.strip() or fields[0] == DOCUMENT_START:
             document.end_segment()
             if document.words and (fields[:1] == [DOCUMENT_START] or not by_document):

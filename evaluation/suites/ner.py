@@ -11,7 +11,8 @@ predictions.tsv beside results.json has a line per word with the right and the p
 
 What counts as right: `evaluation.metrics.entities`. How figures and intervals come from it: `evaluation.suites.ner_summary`.
 Differences from the HIPE scorer: labels are not made upper case (types that differ in case alone are matched), a predicted I- that
-continues nothing is no entity, and predictions of types that the data do not have count as wrong instead of being dropped.
+continues nothing is no entity (but see --set scheme=lenient), and predictions of types that the data do not have count as wrong
+instead of being dropped.
 """
 
 from __future__ import annotations

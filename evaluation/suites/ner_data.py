@@ -27,8 +27,9 @@ class NerOptions:
     """What `--set` may choose.
 
     column: of labels; HIPE: a heading (default NE-COARSE-LIT), CoNLL: a number from 1 (default: the last). scheme: of the labels
-    in the data. labels: pairs MODEL:DATA of types that are named differently. train: labelled file whose names are looked up.
-    period_years: length of the periods that dated documents are grouped into.
+    in the data; "lenient" reads IOB labels as the HIPE scorer does, predicted ones, too. labels: pairs MODEL:DATA of types that
+    are named differently. train: labelled file whose names are looked up. period_years: length of the periods that dated
+    documents are grouped into.
 
     For models that label words: by_sentence shows them one sentence at a time where the data say where sentences end, not all of
     a document; add_prefix_space puts a space before each word (default: as the tokenizer's own settings say).
@@ -37,7 +38,7 @@ class NerOptions:
     """
 
     column: str | None = None
-    scheme: Literal["auto", "iob2", "iob1", "bioes"] = "auto"
+    scheme: Literal["auto", "iob2", "iob1", "bioes", "lenient"] = "auto"
     labels: tuple[str, ...] = ()
     train: str | None = None
     period_years: int = 50
@@ -123,12 +124,13 @@ def _sentences(tagged: Sequence[TaggedDocument]) -> list[tuple[str, ...]]:
 
 def _scheme(tagged: Sequence[TaggedDocument], asked: str) -> Scheme:
     """The scheme of the labels. Raises DataError at the first label that it does not allow, or when there is none for all."""
-    scheme: Scheme | None = next((name for name in ("iob2", "iob1", "bioes") if name == asked), None)
-    scheme = scheme or detect_scheme(_sentences(tagged))
+    scheme = next((name for name in SCHEMES if name == asked), None) or detect_scheme(_sentences(tagged))
     if scheme is None:
-        counts = {name: _first_invalid(tagged, name) for name in SCHEMES}  # type: ignore[arg-type]
-        listed = "; ".join(f"{name}: {place}" for name, place in counts.items())
-        raise DataError(f"The labels of {tagged[0].file} keep to no scheme. The first label that each does not allow: {listed}. Mend it.")
+        listed = "; ".join(f"{name}: {_first_invalid(tagged, name)}" for name in SCHEMES if name != "lenient")
+        raise DataError(
+            f"The labels of {tagged[0].file} keep to no scheme. The first label that each does not allow: {listed}. "
+            "Mend it, or let an I- begin an entity with --set scheme=lenient."
+        )
     if problem := _first_invalid(tagged, scheme):
         raise DataError(f"{problem}, which {scheme} does not allow. Mend it, or name the scheme with --set scheme={'|'.join(SCHEMES)}.")
     return scheme

@@ -48,7 +48,7 @@ def predict(model: Any, items: NerItems, options: NerOptions, seed: int, advance
 
 def classify(model: WordClassifier, items: NerItems, options: NerOptions, advance: Advance) -> Predictions:
     """Labels for the words of each document of HIPE, or of each sentence: of CoNLL, and where that is asked for."""
-    scheme = scheme_of_model(model.labels)
+    scheme: Scheme = "lenient" if items.scheme == "lenient" else scheme_of_model(model.labels)
     types = {part[1] for label in model.labels if (part := split_label(label)) and part[1]}
     mapped = match_types(sorted(types), items.types, options.labels)  # refused before any work is done
     parts = [

@@ -8,7 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluation.metrics.entities import Decoded, Entity, decode, detect_scheme, encode, fuzzy_matches, restrict, split_label, strict_matches
+from evaluation.metrics.entities import (
+    SCHEMES,
+    Decoded,
+    Entity,
+    decode,
+    detect_scheme,
+    encode,
+    fuzzy_matches,
+    restrict,
+    split_label,
+    strict_matches,
+)
 
 TYPES = ("PER", "LOC")
 IOB = st.sampled_from(["O", *(f"{prefix}-{kind}" for prefix in "BI" for kind in TYPES)])
@@ -49,7 +60,7 @@ def test_entities_are_those_of_seqeval(labels: Any, scheme: Any, name: str) -> N
     check()
 
 
-@given(labels=st.lists(IOB, max_size=12), scheme=st.sampled_from(["iob2", "iob1", "bioes"]))
+@given(labels=st.lists(IOB, max_size=12), scheme=st.sampled_from(SCHEMES))
 def test_entities_written_as_labels_are_read_back(labels: list[str], scheme: Any) -> None:
     entities = decode(labels, "iob1").entities
     assert decode(encode(len(labels), entities, scheme), scheme) == Decoded(entities, ())
@@ -119,6 +130,12 @@ def test_fuzzy_matches_follow_the_rule_word_by_word_and_include_the_strict_ones(
         matched += [one for one in free[:1] if one.type == guess.type]
     assert fuzzy_matches(gold, predicted) == matched
     assert set(strict_matches(gold, predicted)) <= set(matched)
+
+
+def test_a_lenient_reading_lets_an_i_begin_an_entity() -> None:
+    labels = ["I-PER", "O", "B-LOC", "I-PER", "B-PER", "I-PER"]
+    assert decode(labels, "lenient").entities == (Entity(0, 1, "PER"), Entity(2, 3, "LOC"), Entity(3, 4, "PER"), Entity(4, 6, "PER"))
+    assert decode(labels, "lenient").invalid == ()
 
 
 def test_a_part_of_the_words_keeps_what_is_left_of_entities() -> None:

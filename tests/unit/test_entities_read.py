@@ -159,6 +159,15 @@ def test_a_scheme_that_is_asked_for_is_kept_to(tmp_path: Path) -> None:
         read_items(path, NerOptions(scheme="iob2"))
 
 
+def test_labels_that_keep_to_no_scheme_can_be_read_as_the_hipe_scorer_reads_them(tmp_path: Path) -> None:
+    path = write(tmp_path, "Anna B-PER\nof O\nthe\u00a0Great I-PER\n")
+    with pytest.raises(DataError, match=r"let an I- begin an entity with --set scheme=lenient"):
+        read_items(path, NerOptions())
+    items = read_items(path, NerOptions(scheme="lenient"))
+    assert items.tagged[0].words[2] == "the\u00a0Great"
+    assert [(one.start, one.end) for one in items.gold[0]] == [(0, 1), (2, 3)]
+
+
 def test_a_column_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no column 'NE-COARSE-LITT' of labels\. Did you mean 'NE-COARSE-LIT'"):
         read_tagged(write(tmp_path, HIPE), "NE-COARSE-LITT")
