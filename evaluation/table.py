@@ -17,6 +17,8 @@ LABELS = {
     "token_perplexity": "token perplexity",
     "bytes_per_token": "bytes per token",
     "relative_bits": "relative difference",
+    "wasserstein": "Wasserstein-1, stated scale",
+    "wasserstein_human_range": "Wasserstein-1, human range",
     "strict_f1": "strict F1",
     "strict_precision": "strict precision",
     "strict_recall": "strict recall",

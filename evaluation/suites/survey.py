@@ -86,7 +86,7 @@ class Survey(SuiteDefaults):
         chosen: SurveyOptions = self.chosen(settings)
         split = choose_split(path, settings.split, chosen.mapping)
         leave_out = chosen.unusable == "leave_out"
-        items = read_items(path, split, chosen.prompt_field, leave_out, chosen.most_per_cell, chosen.sampling_seed)
+        items = read_items(path, split, chosen.prompt_field, leave_out, chosen.most_per_cell)
         if chosen.train is None:
             return items
         training = read_training(Path(chosen.train), chosen.prompt_field)
@@ -118,10 +118,12 @@ class Survey(SuiteDefaults):
         model, *others = scores
         baseline = others[0] if others else None
         resampling = (settings.resamples, settings.confidence, settings.seed)
+        trivial = references(model.items, resampling)
         return Summary(
             metrics=_metrics(model, resampling),
-            references=references(model.items, resampling),
+            references=trivial,
             baseline_metrics=_metrics(baseline, resampling) if baseline else None,
+            baseline_references=trivial if baseline else None,
             comparison=_comparison(model, baseline, resampling) if baseline else None,
             domains=_studies(model),
             rows=_rows(model, baseline),

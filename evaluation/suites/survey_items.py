@@ -84,18 +84,18 @@ class SurveyItems:
         }
 
 
-def read_items(path: Path, split: Split, prompt_field: str, leave_out: bool, most_per_cell: int | None, seed: int) -> SurveyItems:
+def read_items(path: Path, split: Split, prompt_field: str, leave_out: bool, most_per_cell: int | None) -> SurveyItems:
     """Read and check what `split` names, without training data.
 
-    leave_out: count what has no usable scale, instead of refusing it. most_per_cell: keep that many responses of each cell, drawn by
-    `seed` and their ids. Raises DataError naming file and line.
+    leave_out: count what has no usable scale, instead of refusing it. most_per_cell: keep that many responses of each cell, the same
+    ones whatever else is chosen. Raises DataError naming file and line.
     """
     gathered = _Gathered(split, prompt_field, leave_out)
     for record in read_rows(split.path, (prompt_field, STUDY, "condition_num", "task_num", "sample_id", *SCALE_FIELDS)):
         gathered.add(record)
     cells = gathered.finish()
     if most_per_cell is not None:
-        cells = {key: _draw(members, most_per_cell, seed, gathered.left_out) for key, members in cells.items()}
+        cells = {key: _draw(members, most_per_cell, gathered.left_out) for key, members in cells.items()}
     ordered = {key: sorted(members, key=lambda one: one.id) for key, members in sorted(cells.items())}
     found = [Cell(*key, members[0].scale, np.array([one.value for one in members], dtype=np.int64)) for key, members in ordered.items()]
     if not found:
@@ -199,10 +199,10 @@ def _name(record: Record, name: str) -> str:
     return str(value)
 
 
-def _draw(members: list[Response], most: int, seed: int, left_out: Counter[str]) -> list[Response]:
+def _draw(members: list[Response], most: int, left_out: Counter[str]) -> list[Response]:
     if len(members) > most:
         left_out["beyond most_per_cell"] += len(members) - most
-    return sorted(members, key=lambda one: hashlib.sha256(f"{seed}:{one.id}".encode()).digest())[:most]
+    return sorted(members, key=lambda one: hashlib.sha256(one.id.encode()).digest())[:most]
 
 
 def _digest(cells: Sequence[Cell], responses: Sequence[Sequence[Response]]) -> str:
