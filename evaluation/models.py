@@ -106,13 +106,13 @@ class HuggingFaceModel:
 
     def __init__(self, model: Any, tokenizer: Any, context: int, batch_size: int | None = None) -> None:
         self._model = model
-        self._network = Network(model)
+        self.network = Network(model)
         self._tokenizer = tokenizer
         self.context = context
-        self.vocab_size = self._network.vocab_size
-        self.device = self._network.device
+        self.vocab_size = self.network.vocab_size
+        self.device = self.network.device
         self._max_rows = batch_size or 1 << 30
-        self._scorer = RowScorer(self._network, self._max_rows)
+        self._scorer = RowScorer(self.network, self._max_rows)
         self.prefix_token = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
         if self.prefix_token is None:
             raise DataError(
@@ -193,7 +193,7 @@ class HuggingFaceModel:
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, advance: Advance) -> list[list[Generated]]:
         """Samples of what the model writes after each prompt, see `evaluation.generation`."""
-        generator = TextGenerator(self._network, self._tokenizer, self.context, self._max_rows, self._encode_prompts)
+        generator = TextGenerator(self.network, self._tokenizer, self.context, self._max_rows, self._encode_prompts)
         return generator.generate(prompts, sampling, advance)
 
     def _encode_prompts(self, texts: Sequence[str]) -> list[IntArray]:

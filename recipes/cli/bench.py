@@ -176,3 +176,36 @@ def convert(
         figures = {name: {str(layers): one.as_json() for layers, one in by_layers.items()} for name, by_layers in found.items()}
         machine = {"cpus": os.cpu_count(), "load_before": load, "workers": workers}
         write_json(json_file, {"machine": machine, "whole_bytes": whole_bytes(), "figures": figures})
+
+
+@app.command()
+def evaluate(
+    size: Annotated[str, typer.Option(help="10m or 100m parameters")] = "10m",
+    items: Annotated[int, typer.Option(help="items of multiple choice", min=1)] = 10_000,
+    rounds: Annotated[int, typer.Option(help="turns per contender", min=1)] = 3,
+    json_file: Annotated[Optional[Path], typer.Option("--json", help="write the figures here")] = None,  # noqa: UP045
+) -> None:
+    """Multiple choice against bare forward passes of the same batches: what reading, scoring and statistics add to the model."""
+    import dataclasses
+    import os
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from nemo_ext.common.errors import ConfigError
+    from nemo_ext.common.files import write_json
+    from recipes.bench.evaluate import claims, compare
+    from recipes.bench.train import SIZES
+
+    if size not in SIZES:
+        raise ConfigError(f"--size {size!r} is not known. Choose one of: {', '.join(SIZES)}.")
+    load = os.getloadavg()[0]
+    found = compare(size, items, rounds, lambda message: typer.echo(message, err=True))
+    table = Table("claim", "goal", "measured", "met")
+    for claim in claims(found):
+        table.add_row(claim.what, claim.goal_text, f"{claim.measured:.3f}", "yes" if claim.met else "no")
+    Console().print(table)
+    if json_file:
+        records = [dataclasses.asdict(claim) | {"met": claim.met} for claim in claims(found)]
+        machine = {"cpus": os.cpu_count(), "load_before": load}
+        write_json(json_file, {"size": size, "machine": machine, "figures": found, "claims": records})
