@@ -159,13 +159,11 @@ def fuzzy_matches(gold: Collection[Entity], predicted: Collection[Entity]) -> li
     return matched
 
 
-def restrict(entities: Iterable[Entity], kept: Sequence[bool]) -> list[Entity]:
-    """What is left of entities when only the words of `kept` are left, in the new numbering; an entity without words is gone.
+def restrict(entities: Iterable[Entity], kept: Sequence[bool]) -> tuple[Entity, ...]:
+    """What is left of entities when only the words of `kept` are left, in the new numbering.
 
-    This is how the HIPE scorer evaluates a part of a document.
+    As in the HIPE scorer, the labels that are left are read anew: what lost its first words begins later, and may join an entity of
+    its type before it.
     """
-    numbers = [0]
-    for keep in kept:
-        numbers.append(numbers[-1] + keep)
-    moved = (Entity(numbers[entity.start], numbers[entity.end], entity.type) for entity in entities)
-    return [entity for entity in moved if entity.start < entity.end]
+    labels = encode(len(kept), entities, "iob2")
+    return decode([label for label, keep in zip(labels, kept, strict=True) if keep], "lenient").entities

@@ -139,7 +139,9 @@ def test_a_lenient_reading_lets_an_i_begin_an_entity() -> None:
 
 
 def test_a_part_of_the_words_keeps_what_is_left_of_entities() -> None:
-    entities = [Entity(0, 2, "PER"), Entity(2, 3, "LOC"), Entity(3, 6, "PER")]
-    assert restrict(entities, [True, True, False, False, True, True]) == [Entity(0, 2, "PER"), Entity(2, 4, "PER")]
+    entities = (Entity(0, 2, "PER"), Entity(2, 3, "LOC"), Entity(3, 6, "PER"))
+    assert restrict(entities, [True, True, False, True, False, True]) == (Entity(0, 2, "PER"), Entity(2, 4, "PER"))
+    assert restrict(entities, [True, False, True, False, True, False]) == (Entity(0, 1, "PER"), Entity(1, 2, "LOC"), Entity(2, 3, "PER"))
+    assert restrict(entities, [True, True, False, False, True, True]) == (Entity(0, 4, "PER"),)  # without its B it joins the one before
     assert restrict(entities, [True] * 6) == entities
-    assert restrict(entities, [False] * 6) == []
+    assert restrict(entities, [False] * 6) == ()
