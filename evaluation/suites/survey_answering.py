@@ -170,7 +170,12 @@ def _probabilities(model: Any, asked: Sequence[tuple[Response, Scale]], options:
         Question(one.id, one.prompt + options.answer_start, tuple(map(str, scale.values)), options.answer_end) for one, scale in asked
     ]
     found = []
-    for scores in model.option_scores(questions, lambda _: None):
+    for question, scores in zip(questions, model.option_scores(questions, lambda _: None), strict=True):
+        if any(score.unknown_tokens for score in scores):
+            raise DataError(
+                f"The tokenizer has no tokens for some of the answers {', '.join(question.options[:5])}, ... followed by "
+                f"{question.after!r}, so their probabilities say nothing. Choose another --set answer_end=, or --set answer=generate."
+            )
         logs = np.array([score.log_likelihood for score in scores])
         shares = np.exp(logs - logs.max())
         found.append(shares / shares.sum())

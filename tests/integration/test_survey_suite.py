@@ -184,3 +184,9 @@ def test_predictions_for_other_data_are_refused(data: Path, tmp_path: Path, chan
         write_records(tmp_path / "said.jsonl", [said[0] | change, *said[1:]]), "--data", data, "--out", tmp_path / "out"
     ).exception
     assert isinstance(error, SibolError) and complaint in str(error)
+
+
+def test_answers_that_a_tokenizer_cannot_write_are_not_weighed(models: Path, data: Path, tmp_path: Path) -> None:
+    options = ("--data", data, "--set", "answer=likelihood", "--set", "answer_end=!")
+    error = sibol(models / "tuned", *options, "--out", tmp_path / "out").exception
+    assert isinstance(error, SibolError) and "has no tokens for some of the answers 1, 2, 3, 4, 5, ... followed by '!'" in str(error)
