@@ -3,7 +3,7 @@
 LangGame asks which of four words has the most of a letter, contains, starts or ends with a string, is the longest or the shortest; only
 one word qualifies, and the margin is what it is there: at least two letters against at most one, at least 7 characters against at most
 4, at most 3 against at least 6. Every place in the list is as often the right one. An addition has a first number of three digits and
-a second of up to three, its answer in usual order; the wrong sums have no leading zero and mostly as many digits.
+a second of up to three, its answer in usual order, and the wrong sums have as many digits.
 """
 
 from __future__ import annotations
@@ -94,17 +94,10 @@ def _row(question: str, answer: str, subcategory: str, options: Sequence[str] | 
 
 
 def addition(draw: Random) -> Question | None:
-    """A sum, and sums with a digit off, a carry forgotten or two digits exchanged."""
+    """A sum; the wrong ones are off in the last digit, in another one, and in both, so that none of the four is nearest to the rest."""
     first, second = draw.randint(100, 999), draw.randint(0, 999)
     total = first + second
-    text = str(total)
-    near = [total + step for step in (-100, -20, -10, -2, -1, 1, 2, 10, 20, 100)]
-    exchanged = [int(text[:place] + text[place + 1] + text[place] + text[place + 2 :]) for place in range(len(text) - 1)]
-    candidates = [str(number) for number in [*near, *exchanged, _without_carry(first, second)] if number >= 100]
-    same_length = [candidate for candidate in candidates if len(candidate) == len(text)]
-    return drawn(draw, Question(f"{first}+{second}=", f"{first}+{second}=", text), same_length)
-
-
-def _without_carry(first: int, second: int) -> int:
-    digits = [(first // unit + second // unit) % 10 * unit for unit in (1, 10, 100)]
-    return sum(digits)
+    last, other = draw.choice((-2, -1, 1, 2)), draw.choice((-100, -20, -10, 10, 20, 100))
+    sums = [str(total + error) for error in (last, other, last + other)]
+    question = Question(f"{first}+{second}=", f"{first}+{second}=", str(total))
+    return drawn(draw, question, [found for found in sums if len(found) == len(str(total))])

@@ -11,8 +11,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from random import Random
 
+from evaluation.benchmarks.inflection import inflect
 from evaluation.benchmarks.lexicon import Lexicon, Word
-from evaluation.benchmarks.morphology import KINDS, affix_extraction, inflection_question, misinflected, root_extraction, shown_kind
+from evaluation.benchmarks.morphology import (
+    ERRORS,
+    KINDS,
+    affix_extraction,
+    inflection_question,
+    misformed,
+    rival_affix,
+    rival_form,
+    root_extraction,
+    shown_kind,
+)
 from evaluation.benchmarks.questions import TRIES_PER_ITEM, Question, drawn
 from evaluation.benchmarks.spelling import ALPHABET, countable
 
@@ -78,8 +89,13 @@ def reinflection(draw: Random, lexicon: Lexicon, chain: Chain) -> Question | Non
         accepted=tuple(sorted(accepted - {second.form})),
         notes={"new_affix": second.name},
     )
-    stacked = second.affix.prefix + first.form + second.affix.suffix
-    return drawn(draw, question, [first.form, first.root, stacked, *misinflected(second)], never=second.forms)
+    rival = rival_affix(draw, lexicon, second)
+    if draw.random() < 0.5:
+        errors = [inflect(first.form, affix)[0] for affix in (second.affix, rival)]  # put on what is there already
+    else:
+        error = draw.choice(ERRORS)
+        errors = [misformed(second.root, affix)[error] for affix in (second.affix, rival)]
+    return drawn(draw, question, [rival_form(lexicon, second, rival), *errors], never=second.forms)
 
 
 def recognition(draw: Random, form: str) -> tuple[str, Question | None]:

@@ -1,18 +1,19 @@
 """Questions about Filipino inflection: PACUTE's affixation, extraction and production.
 
 A wrong answer is never right by another reading: forms with two analyses are left out, and a form that could be taken to show an
-affix is not offered as one without it.
+affix is not offered as one without it. To inflect, the options are the right form, that of another affix of its kind, and both with
+the same error, so that nothing in the options alone tells the right one; roots are chosen from two and both cut in the same way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from itertools import pairwise
 from random import Random
 
-from evaluation.benchmarks.inflection import GLOTTAL, NASAL_PREFIXES, Affix, parse_affix
+from evaluation.benchmarks.inflection import NASAL_PREFIXES, Affix, inflect, parse_affix
 from evaluation.benchmarks.lexicon import Lexicon, Word
 from evaluation.benchmarks.questions import Question, Task, drawn
 from evaluation.benchmarks.syllables import VOWELS, reduplicant, syllables
@@ -24,6 +25,7 @@ KINDS = {
     "circumfix": ("circumfix", "kabilaang panlaping"),
     "infix_suffix": ("infix and suffix", "panlaping"),
 }
+ERRORS = ("end", "inside")
 
 
 def affixation(lexicon: Lexicon) -> dict[str, Task]:
@@ -42,7 +44,10 @@ def extraction(lexicon: Lexicon) -> dict[str, Task]:
         "inflected_affix_extraction": lambda draw: affix_extraction(draw, lexicon, draw.choice(plain)),
         "inflected_root_extraction": lambda draw: root_extraction(draw, lexicon, draw.choice(plain)),
         "reduplicated_root_extraction": lambda draw: root_extraction(draw, lexicon, draw.choice(lexicon.repeated)),
-        "reduplicant_extraction": lambda draw: reduplicant_extraction(draw, draw.choice([*lexicon.repeated, *lexicon.plain])),
+        "reduplicant_extraction": lambda draw: reduplicant_extraction(
+            draw,
+            draw.choice(lexicon.repeated if draw.random() < 0.75 else lexicon.plain),  # "none" is one of four options
+        ),
     }
 
 
@@ -117,29 +122,39 @@ def inflection_question(draw: Random, lexicon: Lexicon, word: Word) -> Question 
         word=word.root,
         notes={"root": word.root, "affix": word.name},
     )
-    forms = [other.form for other in lexicon.by_root[word.root]]
-    return drawn(draw, question, [*draw.sample(forms, min(2, len(forms))), *misinflected(word)], never=[*word.forms, word.root])
+    rival = rival_affix(draw, lexicon, word)
+    errors, others = misformed(word.root, word.affix), misformed(word.root, rival)
+    error = draw.choice(ERRORS)
+    form = rival_form(lexicon, word, rival)
+    return drawn(draw, question, [form, errors[error], others[error]], never=[*word.forms, word.root])
 
 
-def misinflected(word: Word) -> list[str]:
-    """Forms that break a rule: an affix in the wrong place, no change of sound. Those that some people do write are left out."""
-    root, affix = word.root, word.affix
+def rival_affix(draw: Random, lexicon: Lexicon, word: Word) -> Affix:
+    """Another affix of the same kind: one that the root is used with, or as likely as it is among all words."""
+    kind = shown_kind(word)
+    if word.affix.kind == "infix_suffix":
+        return replace(word.affix, infix="um")
+    own = [other.affix for other in lexicon.by_root[word.root] if not other.affix.repeats and shown_kind(other) == kind]
+    usual = [other.affix for other in lexicon.plain if shown_kind(other) == kind]
+    own, usual = ([affix for affix in affixes if affix != word.affix] for affixes in (own, usual))
+    return draw.choice(own or usual)
+
+
+def rival_form(lexicon: Lexicon, word: Word, affix: Affix) -> str:
+    """The form with another affix, as it is listed or by rule."""
+    listed = [other.form for other in lexicon.by_root[word.root] if other.affix == affix]
+    return listed[0] if listed else inflect(word.marked_root, affix)[0]
+
+
+def misformed(root: str, affix: Affix) -> dict[str, str]:
+    """Forms that break a rule, as long as the right ones: the affix at the wrong end, or in the root where it is no infix."""
     prefix, infix, suffix = affix.prefix, affix.infix, affix.suffix
-    found = [root + prefix + infix + suffix]
     if infix:
-        misplaced = root[0] + infix + root[1:] if root[0] in VOWELS else infix + root
-        found += [misplaced + suffix, root[:-1] + infix + root[-1] + suffix]
-    if suffix:
-        found += [suffix + prefix + root, prefix + root + suffix[1:]]
-        if root[-1] not in VOWELS:
-            found.append(prefix + root + "h" + suffix)
-        elif not word.marked_root.endswith(GLOTTAL):
-            found.append(prefix + root + suffix)
-    if prefix:
-        found += [prefix + root[1:], root[0] + prefix + root[1:]]
-        unchanged = prefix in ("mang", "nang") and root[0] in "ptsk"  # pang- is often left as it is
-        found += [prefix + root] if unchanged else [] if prefix in NASAL_PREFIXES else [prefix[:-1] + root]
-    return [form for form in found if form not in word.forms]
+        front = root[0] + infix + root[1:] if root[0] in VOWELS else infix + root
+        return {"end": front + suffix, "inside": root[:-1] + infix + root[-1] + suffix}
+    if prefix and suffix:
+        return {"end": root + prefix + suffix, "inside": root[0] + prefix + root[1:] + suffix}
+    return {"end": root + prefix if prefix else suffix + root, "inside": root[0] + prefix + suffix + root[1:]}
 
 
 def affix_extraction(draw: Random, lexicon: Lexicon, word: Word) -> Question | None:
@@ -169,18 +184,24 @@ def root_extraction(draw: Random, lexicon: Lexicon, word: Word) -> Question | No
         word=word.root,
         notes={"root": word.root, "affix": word.name},
     )
-    peeled = mispeeled(word)
-    others = [root for root in get_close_matches(word.form, lexicon.roots, n=4, cutoff=0.4) if root != word.root]
-    return drawn(draw, question, [*draw.sample(peeled, min(2, len(peeled))), *others[:2]])
+    near = [root for root in get_close_matches(word.form, lexicon.roots, n=4, cutoff=0.4) if root != word.root]
+    if not near:
+        return None
+    rival, peel = draw.choice(near), draw.choice(PEELINGS)
+    return drawn(
+        draw,
+        question,
+        [rival, peel(word.root, word.affix), peel(rival, word.affix)],
+        never=[other for other in lexicon.roots if other != rival],
+    )
 
 
-def mispeeled(word: Word) -> list[str]:
-    """What is left of a form when too much or too little is taken off, or nothing."""
-    form, root = word.form.replace("-", ""), word.root
-    ends = [root[1:], root[:-1], form[1:], form[:-1], form[2:], form[:-2], form[1:-1]]
-    stem = form.removeprefix(word.affix.prefix) if word.affix.prefix else form
-    parts = {*ends, stem, stem.removesuffix(word.affix.suffix)}
-    return sorted(part for part in parts if len(part) > 2 and part != root)
+# What is left when too much or too little is taken off.
+PEELINGS: tuple[Callable[[str, Affix], str], ...] = (
+    lambda root, affix: root[1:],
+    lambda root, affix: root[:-1],
+    lambda root, affix: (affix.prefix[-1:] or affix.infix[-1:]) + root + affix.suffix[:1],
+)
 
 
 def reduplicant_extraction(draw: Random, word: Word) -> Question | None:

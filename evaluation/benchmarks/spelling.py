@@ -1,5 +1,6 @@
 """Questions about the characters of words: PACUTE's composition and manipulation.
 
+The wrong answers are what the same operation gives for another character, so that nothing in the options alone tells the right one.
 Words with ng or a hyphen are left out: Filipino counts ng as one letter, so a question about letters would have two answers.
 """
 
@@ -55,11 +56,20 @@ def spelling(draw: Random, word: str) -> Question | None:
 
 
 def misspelled(draw: Random, word: str) -> list[str]:
-    """The word with one character too many, one too few, another one, or two exchanged."""
-    place = draw.randrange(len(word) - 1)
-    other = draw.choice([letter for letter in ALPHABET if letter != word[place]])
-    swapped = word[:place] + word[place + 1] + word[place] + word[place + 2 :]
-    return [word[:place] + other + word[place:], word[:place] + word[place + 1 :], word[:place] + other + word[place + 1 :], swapped]
+    """The word with one character replaced, with two others exchanged, and with both: none of the four is nearest to the rest."""
+    exchanged = draw.randrange(len(word) - 1)
+    replaced = draw.choice([place for place in range(len(word)) if place not in (exchanged, exchanged + 1)])
+    other = draw.choice([letter for letter in ALPHABET if letter not in word])
+
+    def spelled(replace: bool, exchange: bool) -> str:
+        characters = list(word)
+        if replace:
+            characters[replaced] = other
+        if exchange:
+            characters[exchanged : exchanged + 2] = reversed(characters[exchanged : exchanged + 2])
+        return "".join(characters)
+
+    return [spelled(True, False), spelled(False, True), spelled(True, True)]
 
 
 def character_count(draw: Random, word: str) -> Question | None:
@@ -149,46 +159,50 @@ def _listed(options: Sequence[str]) -> str:
 
 def insertion(draw: Random, word: str) -> Question | None:
     """A character after every occurrence of another."""
-    old, new = draw.choice(sorted(set(word))), draw.choice(ALPHABET)
-    return _manipulated(
-        draw,
-        word,
-        word.replace(old, old + new),
-        f'Put the character "{new}" after every character "{old}" in the word "{word}".',
-        f'Maglagay ng titik na "{new}" pagkatapos ng bawat titik na "{old}" sa salitang "{word}".',
-        [word.replace(old, new + old), word.replace(old, new), word.replace(old, old + new, 1), word + new, new + word],
-    )
+    new = draw.choice(ALPHABET)
+    english = f'Put the character "{new}" after every character "{{0}}" in the word "{word}".'
+    filipino = f'Maglagay ng titik na "{new}" pagkatapos ng bawat titik na "{{0}}" sa salitang "{word}".'
+    return _each(draw, word, lambda letter: letter + new, english, filipino)
 
 
 def deletion(draw: Random, word: str) -> Question | None:
     """Every occurrence of a character taken out."""
-    old = draw.choice(sorted(set(word)))
-    if word.count(old) == len(word):
-        return None
-    others = [word.replace(letter, "") for letter in sorted(set(word)) if letter != old]
-    return _manipulated(
-        draw,
-        word,
-        word.replace(old, ""),
-        f'Delete every character "{old}" from the word "{word}".',
-        f'Tanggalin ang bawat titik na "{old}" sa salitang "{word}".',
-        [*others, word.replace(old, "", 1), word.replace(old, old * 2)],
+    english, filipino = (
+        f'Delete every character "{{0}}" from the word "{word}".',
+        f'Tanggalin ang bawat titik na "{{0}}" sa salitang "{word}".',
     )
+    return _each(draw, word, lambda letter: "", english, filipino)
 
 
 def substitution(draw: Random, word: str) -> Question | None:
     """Every occurrence of a character replaced by another."""
-    old = draw.choice(sorted(set(word)))
     new = draw.choice([letter for letter in ALPHABET if letter not in word])
-    others = [word.replace(letter, new) for letter in sorted(set(word)) if letter != old]
-    return _manipulated(
-        draw,
-        word,
-        word.replace(old, new),
-        f'Replace every character "{old}" with "{new}" in the word "{word}".',
-        f'Palitan ng "{new}" ang bawat titik na "{old}" sa salitang "{word}".',
-        [*others, word.replace(old, new, 1), word.replace(old, old + new)],
-    )
+    english = f'Replace every character "{{0}}" with "{new}" in the word "{word}".'
+    filipino = f'Palitan ng "{new}" ang bawat titik na "{{0}}" sa salitang "{word}".'
+    return _each(draw, word, lambda letter: new, english, filipino)
+
+
+def duplication(draw: Random, word: str) -> Question | None:
+    """Every occurrence of a character written twice."""
+    english = f'Duplicate every character "{{0}}" in the word "{word}".'
+    filipino = f'Ulitin nang isang beses ang bawat titik na "{{0}}" sa salitang "{word}".'
+    return _each(draw, word, lambda letter: letter * 2, english, filipino)
+
+
+def uppercasing(draw: Random, word: str) -> Question | None:
+    """Every occurrence of a character in upper case."""
+    english = f'Write every character "{{0}}" in the word "{word}" in upper case.'
+    filipino = f'Gawing malaking titik ang bawat "{{0}}" sa salitang "{word}".'
+    return _each(draw, word, str.upper, english, filipino)
+
+
+def _each(draw: Random, word: str, change: Callable[[str], str], english: str, filipino: str) -> Question | None:
+    """The change of every occurrence of a character; the wrong answers are that of another character."""
+    present = sorted(set(word))
+    old = draw.choice(present)
+    changed = {letter: word.replace(letter, change(letter)) for letter in present}
+    question = Question(english.format(old), filipino.format(old), changed[old], word=word)
+    return drawn(draw, question, changed.values(), never=[word])
 
 
 def permutation(draw: Random, word: str) -> Question | None:
@@ -202,41 +216,10 @@ def permutation(draw: Random, word: str) -> Question | None:
         return word.translate(str.maketrans(first + second, second + first))
 
     pairs = [(first, second) for first in present for second in present if first < second]
-    return _manipulated(
-        draw,
-        word,
-        swapped(one, other),
+    question = Question(
         f'Swap every "{one}" with "{other}" and every "{other}" with "{one}" in the word "{word}".',
         f'Pagpalitin ang bawat "{one}" at bawat "{other}" sa salitang "{word}".',
-        [swapped(*pair) for pair in pairs],
+        swapped(one, other),
+        word=word,
     )
-
-
-def duplication(draw: Random, word: str) -> Question | None:
-    """Every occurrence of a character written twice."""
-    old = draw.choice(sorted(set(word)))
-    return _manipulated(
-        draw,
-        word,
-        word.replace(old, old * 2),
-        f'Duplicate every character "{old}" in the word "{word}".',
-        f'Ulitin nang isang beses ang bawat titik na "{old}" sa salitang "{word}".',
-        [word.replace(letter, letter * 2) for letter in sorted(set(word))] + [word.replace(old, old * 2, 1), word.replace(old, old * 3)],
-    )
-
-
-def uppercasing(draw: Random, word: str) -> Question | None:
-    """Every occurrence of a character in upper case."""
-    old = draw.choice(sorted(set(word)))
-    return _manipulated(
-        draw,
-        word,
-        word.replace(old, old.upper()),
-        f'Write every character "{old}" in the word "{word}" in upper case.',
-        f'Gawing malaking titik ang bawat "{old}" sa salitang "{word}".',
-        [word.replace(letter, letter.upper()) for letter in sorted(set(word))] + [word.upper(), word.capitalize()],
-    )
-
-
-def _manipulated(draw: Random, word: str, answer: str, english: str, filipino: str, candidates: Iterable[str]) -> Question | None:
-    return drawn(draw, Question(english, filipino, answer, word=word), candidates, never=[word])
+    return drawn(draw, question, (swapped(*pair) for pair in pairs), never=[word])

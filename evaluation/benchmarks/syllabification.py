@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import pairwise
 from random import Random
 
@@ -33,46 +32,43 @@ def syllable_count(draw: Random, word: str) -> Question | None:
 
 
 def syllable_division(draw: Random, word: str) -> Question | None:
-    """A word with hyphens between its syllables."""
+    """A word with hyphens between its syllables; the wrong answers have one boundary, another one, or both moved by a letter."""
     parts = syllables(word)
-    if len(parts) < 2:
+    if len(parts) < 3 or "-" in word:
         return None
+    cuts = [sum(map(len, parts[:number])) for number in range(1, len(parts))]
+    (one, one_step), (other, other_step) = ((place, draw.choice((-1, 1))) for place in draw.sample(range(len(cuts)), 2))
+
+    def divided(*moves: tuple[int, int]) -> str:
+        moved = list(cuts)
+        for place, step in moves:
+            moved[place] += step
+        return "-".join(word[start:end] for start, end in pairwise([0, *moved, len(word)]))
+
     question = Question(
         f'Divide the word "{word}" into syllables, with hyphens between them.',
         f'Pantigin ang salitang "{word}" gamit ang gitling sa pagitan ng mga pantig.',
-        "-".join(parts),
+        divided(),
         word=word,
     )
-    return drawn(draw, question, _wrong_divisions(parts), never=[word])
-
-
-def _wrong_divisions(parts: Sequence[str]) -> list[str]:
-    """One boundary moved by a letter, or left out."""
-    found = []
-    for index, (before, after) in enumerate(pairwise(parts)):
-        changed = [[before + after]]
-        changed += [[before + after[0], after[1:]]] if len(after) > 1 else []
-        changed += [[before[:-1], before[-1] + after]] if len(before) > 1 else []
-        found += ["-".join([*parts[:index], *change, *parts[index + 2 :]]) for change in changed]
-    return found
+    wrong = [divided((one, one_step)), divided((other, other_step)), divided((one, one_step), (other, other_step))]
+    return drawn(draw, question, [option for option in wrong if "--" not in option and option.strip("-") == option])
 
 
 def syllable_identification(draw: Random, word: str) -> Question | None:
-    """The first, second, ... syllable of a word."""
+    """The first, second, ... syllable of a word of at least four."""
     parts = syllables(word)
     number = draw.randint(1, len(parts))
     ordinal = {1: "first", 2: "second", 3: "third", 4: "fourth", 5: "fifth"}.get(number)
     if ordinal is None:
         return None
-    answer = parts[number - 1]
     question = Question(
         f'What is the {ordinal} syllable of the word "{word}"?',
         f'Ano ang ika-{number} pantig ng salitang "{word}"?',
-        answer,
+        parts[number - 1],
         word=word,
     )
-    following = "".join(parts[number:])
-    return drawn(draw, question, [*parts, answer[:-1], answer + following[:1], answer[1:], answer[::-1]])
+    return drawn(draw, question, parts)
 
 
 def stress_identification(meaning: Meaning) -> Question | None:

@@ -53,7 +53,7 @@ class Hierarchical(PublishedSuite):
             record,
             record.text(f"prompt_{chosen.language}"),
             chosen.language,
-            f"level {level} {record.text('category')} ({{}})",
+            f"level {level}: {record.text('category').replace('_', ' ')}",
             answer_of(record, "answer"),
             record.texts("options") if "options" in record.fields else None,
             cluster=f"chain {chain}" if chain is not None else record.text("word"),

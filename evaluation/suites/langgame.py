@@ -34,12 +34,12 @@ def question_item(record: Record, family: str) -> Item:
     """An item of `question`, `answer` and `options`."""
     question = record.text("question")
     language = next((code for code, cue in CUES.items() if question.rstrip().endswith(cue)), "en")
-    subcategory = f"/{record.text('subcategory')}" if "subcategory" in record.fields else ""
+    subcategory = record.text("subcategory").replace("_", " ") if "subcategory" in record.fields else family.replace("_", " ")
     return make_item(
         record,
         question,
         language,
-        f"{family}_{{}}{subcategory}",
+        subcategory,
         answer_of(record, "answer"),
         record.texts("options") if "options" in record.fields else None,
         question=question.rstrip().removesuffix(CUES[language]).rstrip(),

@@ -22,6 +22,7 @@ from nemo_ext.common.errors import DataError
 
 Form = Literal["mcq", "gen", "both"]
 ENDINGS = (".jsonl", ".jsonl.gz")
+WRITTEN = " (written)"  # behind the categories of free answers
 
 
 @dataclass(frozen=True)
@@ -85,17 +86,17 @@ def make_item(
 ) -> ChoiceItem | GenerativeItem:
     """Multiple choice with options, else a free answer: `gold`, those that the line accepts too, and affixes without their hyphens.
 
-    `category` has a place for the form, `more` further fields of the items; a field that one form has not is left out there.
+    Free answers have categories of their own. `more`: further fields of the items; one that a form has not is left out there.
     """
     identity = str(record.fields.get("id", record.name))
     common: dict[str, Any] = {"id": identity, "prompt": prompt, "language": language, "where": record.place}
     exact_case, question = more.pop("exact_case", False), more.pop("question", None)
     if options is not None:
         more["question"] = question
-        return ChoiceItem(**common, category=category.format("mcq"), options=tuple(map(str.strip, options)), gold=gold.strip(), **more)
+        return ChoiceItem(**common, category=category, options=tuple(map(str.strip, options)), gold=gold.strip(), **more)
     answers = dict.fromkeys(answer.strip() for answer in (gold, *(record.texts("accepted") if "accepted" in record.fields else ())))
     answers |= dict.fromkeys(answer.strip("-") for answer in answers if answer.strip("-"))
-    return GenerativeItem(**common, category=category.format("gen"), answers=tuple(answers), exact_case=exact_case, **more)
+    return GenerativeItem(**common, category=f"{category}{WRITTEN}", answers=tuple(answers), exact_case=exact_case, **more)
 
 
 def answer_of(record: Record, name: str) -> str:

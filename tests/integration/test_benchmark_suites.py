@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,13 +93,13 @@ def test_the_language_and_the_form_are_chosen(data: Path) -> None:
 
 def test_published_lines_are_read_by_the_value_of_the_right_answer(tmp_path: Path) -> None:
     (item,) = items_of("pacute", write(tmp_path / "composition_mcq.jsonl", choice_row()))
-    assert (item.gold, item.options, item.category) == ("t a", ("a t", "t a"), "composition_mcq/spelling")
+    assert (item.gold, item.options, item.category) == ("t a", ("a t", "t a"), "composition: spelling")
     game = {"question": "Which word ends with 't'? The options: [ slow, coat]. Answer:", "answer": " coat", "options": [" coat", " slow"]}
     (item,) = items_of("langgame", write(tmp_path / "langgame_mcq.jsonl", game | {"id": "l0"}))
     assert (item.gold, item.options, item.language) == ("coat", ("coat", "slow"), "en")
     level = {"level": 0, "category": "recognition", "prompt_en": "?", "prompt_tl": "Ano?", "word": "kati", "metadata": {"position": 3}}
     (item,) = items_of("hierarchical", write(tmp_path / "hierarchical_mcq.jsonl", level | {"options": ["k", "t"], "answer": "t"}))
-    assert (item.gold, item.category, dict(item.extra)) == ("t", "level 0 recognition (mcq)", {"level": 0})
+    assert (item.gold, item.category, dict(item.extra)) == ("t", "level 0: recognition", {"level": 0})
     free = {"category": "manipulation", "subcategory": "uppercasing", "prompts": [PROMPT], "label": "maskI"}  # published without ids
     (item,) = items_of("pacute", write(tmp_path / "manipulation_gen.jsonl", free), form="gen")
     assert item.exact_case and item.answers == ("maskI",) and item.id == "manipulation_gen.jsonl:1"
@@ -183,7 +184,9 @@ def test_families_have_rows_above_their_subcategories_and_people_only_beside_the
     items = SUITES.get("pacute").read(data, settings())
     scores = ChoiceScores(items, [ItemScore({"byte": float(number % 2)}) for number in range(len(items.items))], "byte")
     summary = SUITES.get("pacute").summarise([scores], settings())
-    assert summary.domains["composition_mcq"]["items"] == sum(
-        entry["items"] for name, entry in summary.domains.items() if name.startswith("composition_mcq/")
-    )
+    below = [entry["items"] for name, entry in summary.domains.items() if name.startswith("composition: ")]
+    assert summary.domains["composition"]["items"] == sum(below) and len(below) == 8
+    assert list(summary.domains).index("composition") < list(summary.domains).index("composition: length")
     assert "human" not in summary.references
+    released = [ChoiceItem(f"i{number}", "?", ("a", "b"), "a", category="composition: length") for number in range(950)]
+    assert SUITES.get("pacute").references(replace(items, items=tuple(released))) == {"human": 0.926}

@@ -85,6 +85,26 @@ def test_the_right_answer_stands_in_every_place_equally_often(folder: Path) -> N
                 assert max(group.values()) - min(group.values()) <= 1, (name, group)
 
 
+def test_nothing_in_the_options_alone_tells_the_right_one(folder: Path) -> None:
+    """Choosing the longest, the shortest or the one that is most like the others is right about as often as guessing."""
+
+    def likeness(option: str, options: list[str]) -> float:
+        return sum(sum(map(str.__eq__, option, other)) + sum(map(str.__eq__, option[::-1], other[::-1])) for other in options)
+
+    measures = {"long": lambda option, _: len(option), "short": lambda option, _: -len(option), "central": likeness}
+    points: dict[str, list[float]] = {name: [] for name in measures}
+    for name in ("affixation_mcq", "manipulation_mcq", "multi_digit_addition_mcq", "syllabification_mcq", "hierarchical_mcq"):
+        for row in rows(folder, name):
+            options = options_of(row)
+            if row["subcategory"] != "affix_identification" and len(options) == 4:
+                for measure, value in measures.items():
+                    values = {option: value(option, options) for option in options}
+                    best = [option for option in options if values[option] == max(values.values())]
+                    points[measure].append((gold_of(row) in best) / len(best))
+    for measure, found in points.items():
+        assert len(found) > 400 and abs(sum(found) / len(found) - 0.25) < 4 * (0.25 * 0.75 / len(found)) ** 0.5, (measure, found)
+
+
 def test_no_question_is_asked_twice(folder: Path) -> None:
     for name, found in everything(folder):
         prompts = [row["prompts"][0]["text_en"] if "prompts" in row else row.get("prompt_en", row.get("question")) for row in found]
