@@ -93,6 +93,8 @@ def _arms(name: str, suite: dict[str, Any]) -> Table:
     metric = LABELS.get(suite["metric"], suite["metric"])
     rows = tuple((arm["label"], arm["seeds"], arm["value"], Ends(arm["low"], arm["high"]), arm["seed_spread"]) for arm in suite["arms"])
     note = f"Mean over seeds; intervals of {suite['confidence']:.0%} over {suite['items']:,} items; spread: standard deviation over seeds."
+    if not suite["paired"]:
+        note = "Figures and intervals as they stand in the results; nothing is paired."
     columns = ("model", "seeds", metric, "interval", "seed spread")
     return Table(f"{name}_arms", f"{suite['suite']} v{suite['version']}", columns, rows, (note,))
 

@@ -176,7 +176,9 @@ def _scores(name: str, members: Sequence[Measured], sources: Sources) -> Table:
         rows += [row(f"{key} ({one.label})", metrics, one) for key, metrics in one.results["references"].items() if key not in shared]
     rows += [row(key, references[0][key], members[0]) for key in shared]
     direction = "lower is better" if suite["lower_is_better"] else "higher is better"
-    note = f"{direction.capitalize()}. Intervals of {settings['confidence']:.0%}: {settings.get('interval', 'bootstrap over items')}."
+    made = settings.get("interval", "bootstrap over items")
+    of = f" of {settings['confidence']:.0%}" if "bootstrap" in made else ""
+    note = f"{direction.capitalize()}. Intervals{of}: {made}."
     columns = ("model", LABELS.get(primary, primary), "interval", *(LABELS.get(key, key) for key in others), "source")
     data = members[0].source.results["data"]
     title = f"{suite['name']} v{suite['version']} on {data['documents']:,} items"

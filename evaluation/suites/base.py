@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from evaluation.loading import ModelFolder, choose_context, load_model
 from evaluation.options import read_options
 from evaluation.suites import Settings
+from nemo_ext.common.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,8 @@ class SuiteDefaults:
     """The parts of `evaluation.suites.Suite` that rarely differ; a suite overrides what does.
 
     options: the dataclass that `--set` fills, see `evaluation.options`. argument: the option that is set by what stands after
-    the colon in `--suite NAME:VALUE`, or None where nothing may.
+    the colon in `--suite NAME:VALUE`, or None where nothing may. unused: settings that the suite does not read, each with its option
+    of the command line.
     """
 
     name: str
@@ -29,6 +32,7 @@ class SuiteDefaults:
     reads_predictions: bool = False
     interval: str = "percentile bootstrap over documents"
     dtype: str = "float32"
+    unused: Mapping[str, str] = MappingProxyType({"stride_tokens": "--stride", "score_end_of_document": "--score-eod"})
 
     def chosen(self, settings: Settings) -> Any:
         """The options of this run, as the suite's own dataclass."""
@@ -37,8 +41,15 @@ class SuiteDefaults:
     def check(self, settings: Settings, folders: Sequence[ModelFolder]) -> None:
         """Refuse options and contexts that the suite or a model cannot take."""
         self.chosen(settings)
+        self.refuse_unused(settings)
         for folder in folders:
             choose_context(folder, settings.context_tokens)
+
+    def refuse_unused(self, settings: Settings) -> None:
+        """Raise ConfigError for a setting that would be ignored."""
+        for name, option in self.unused.items():
+            if getattr(settings, name) != getattr(Settings(), name):
+                raise ConfigError(f"{option}: the suite {self.name} does not read it, so it would change nothing. Leave it out.")
 
     def load(self, folder: ModelFolder, settings: Settings, device: str) -> Any:
         """The causal model of `folder`."""

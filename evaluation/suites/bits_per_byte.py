@@ -22,6 +22,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -72,6 +73,7 @@ class BitsPerByte(SuiteDefaults):
     version = 1
     primary_metric = "bits_per_byte"
     lower_is_better = True
+    unused = MappingProxyType({})
 
     def check(self, settings: Settings, folders: Sequence[ModelFolder]) -> None:
         """Refuse strides that a model's context does not allow."""

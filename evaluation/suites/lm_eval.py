@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -77,6 +78,7 @@ class LmEval(SuiteDefaults):
     lower_is_better = False
     options = Options
     argument = "tasks"
+    unused = MappingProxyType({**SuiteDefaults.unused, "split": "--split", "text_field": "--text-field"})  # the task files say both
 
     def check(self, settings: Settings, folders: Sequence[ModelFolder]) -> None:
         """Refuse a run without tasks, and numbers that make no sense."""

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from evaluation.documents import open_documents
@@ -64,10 +65,18 @@ class Throughput(SuiteDefaults):
     lower_is_better = True
     options = Options
     interval = "fastest to slowest pass"
+    unused = MappingProxyType(
+        {
+            **SuiteDefaults.unused,
+            "batch_size": "--batch-size (see --set batch_sizes=)",
+            "context_tokens": "--context (see --set max_tokens=)",
+        }
+    )
     dtype = "bfloat16 autocast on a GPU, float32 on a CPU"
 
     def check(self, settings: Settings, folders: Sequence[ModelFolder]) -> None:
         """Refuse numbers that cannot be timed."""
+        super().check(settings, folders)
         options = self.chosen(settings)
         wrong = [text for text in options.batch_sizes if not text.isdecimal() or int(text) < 1]
         if wrong:

@@ -142,10 +142,11 @@ def _plot(scores: Sequence[Sweep]) -> bytes:
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter, LogLocator
 
     output = io.BytesIO()
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(6.4, 4.0), layout="constrained", dpi=150)
+        figure = Figure(figsize=(6.4, 4.4), layout="constrained", dpi=150)
         FigureCanvasAgg(figure)
         axes = figure.subplots()
         for label, dashes, one in zip(("model", "baseline"), DASHES, scores, strict=False):
@@ -160,9 +161,12 @@ def _plot(scores: Sequence[Sweep]) -> bytes:
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
         axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
-        axes.set_xlabel("batch size")
-        axes.set_ylabel("seconds per 100,000 texts")
-        axes.set_title(f"Throughput on {scores[0].device}: median, and range of the passes", loc="left")
-        axes.legend(frameon=False)
+        axes.set_xlabel(f"batch size on {scores[0].device}")
+        axes.set_ylabel("seconds per 100,000 texts (median, range)")
+        axes.yaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+        axes.yaxis.set_minor_formatter(EngFormatter(sep=""))
+        axes.tick_params(which="both", labelsize=8)
+        figure.legend(frameon=False, loc="outside upper left", ncols=len(scores), handlelength=3.5)
         figure.savefig(output, format="png", metadata={"Software": None})
     return output.getvalue()

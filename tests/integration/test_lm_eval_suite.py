@@ -116,6 +116,7 @@ def test_what_cannot_be_measured_offline_is_refused_with_its_task(models: Path, 
     assert "fixes `num_fewshot: 0`" in refused("sibol_first", "--set", "num_fewshot=2")
     assert "no score per document called f1" in refused("sibol_choices", "--set", "metric=f1")
     assert "has no tasks" in refusal(models / "model", "--suite", "lm_eval", "--data", tasks, "--out", tmp_path / "out")
+    assert "--split: the suite lm_eval does not read it" in refused("sibol_choices", "--split", "test")
     assert os.environ.get("HF_HUB_OFFLINE") == before and not (tmp_path / "out").exists()
     with pytest.raises(DataError, match="is not a folder"):
         raise sibol(models / "model", "--suite", "lm_eval:a", "--data", tmp_path / "x", "--out", tmp_path / "out").exception  # type: ignore[misc]

@@ -111,6 +111,10 @@ def test_what_cannot_be_timed_is_refused(models: Path, data: Path, tmp_path: Pat
     assert "--set repeats=0: expected at least 1" in refusal(models / "base", *command, "--set", "repeats=0")
     assert "All batch sizes (99) exceed the 12 texts" in refusal(models / "base", *command, "--set", "batch_sizes=99")
     assert "attention=flash_attention_2 needs a package" in refusal(models / "causal", *command, "--set", "attention=flash_attention_2")
+    assert "--batch-size (see --set batch_sizes=): the suite throughput does not read it" in refusal(
+        models / "base", *command, "--batch-size", 4
+    )
+    assert "--stride: the suite throughput does not read it" in refusal(models / "base", *command, "--stride", 4)
     config = json.loads((models / "base" / "config.json").read_text())
     for name in ("headless", "unknown"):
         (tmp_path / name).mkdir()

@@ -79,6 +79,18 @@ def test_memory_that_runs_out_is_a_cell_without_seconds_and_any_other_failure_is
         time_protocol(lambda input_ids, attention_mask: input_ids[:, :3] + input_ids[:, :5], CPU, feed, "docket", 4, PLAN)
 
 
+def test_numbers_are_bfloat16_only_where_that_is_asked_for(feed: Feed) -> None:
+    class Layer(torch.nn.Linear):
+        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+            kinds.append(super().forward(attention_mask[:, :2].float()).dtype)
+            return attention_mask
+
+    kinds: list[torch.dtype] = []
+    for bfloat16 in (False, True):
+        time_protocol(Layer(2, 2), CPU, feed, "sorted", 10, Plan(repeats=1, warmup=0, bfloat16=bfloat16, seed=7))
+    assert kinds == [torch.float32, torch.bfloat16]
+
+
 def cell(protocol: str, batch_size: int, *seconds: float, device: str = "cuda", texts: int = 50) -> Cell:
     return Cell(device, protocol, batch_size, texts, seconds, 9.0 if seconds else None, tokens=600, positions=800)
 
