@@ -10,12 +10,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-LARGEST_SCALE = 1001  # levels; questions for more are amounts (of dollars, of people), not ratings
+LARGEST_SCALE = 10_001  # levels; each person's answers take 8 bytes for every one
 MOST_DIGITS = 15
 
 NO_SCALE = "no stated scale"
 SEVERAL_SCALES = "several stated scales"
-TOO_MANY_LEVELS = f"a scale of more than {LARGEST_SCALE} levels"
+TOO_MANY_LEVELS = f"a scale of more than {LARGEST_SCALE:,} levels"
 
 EMPTY = "empty"
 NO_NUMBER = "no number"  # also "seven": a word may be part of a sentence that says something else

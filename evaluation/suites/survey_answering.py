@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +27,7 @@ SYSTEM = (
     "You are simulating a survey respondent. Answer exactly as instructed, following the specified response format without "
     "additional commentary."
 )
-QUESTIONS_AT_ONCE = 1 << 12  # bounds the memory for their tokens
+OPTIONS_AT_ONCE = 1 << 15  # bounds the memory for their tokens; a single question may have more
 SNIPPET_CHARACTERS = 80
 
 
@@ -155,8 +156,9 @@ def likelihood(model: Any, items: SurveyItems, options: SurveyOptions, advance: 
     asked = [(one, cell.scale) for cell, members in zip(items.cells, items.responses, strict=True) for one in members]
     asked.sort(key=lambda pair: -len(pair[0].prompt))  # what does not fit the context is refused at once, not at the end
     rows: dict[str, FloatArray] = {}
-    for start in range(0, len(asked), QUESTIONS_AT_ONCE):
-        part = asked[start : start + QUESTIONS_AT_ONCE]
+    reached = np.cumsum([scale.levels for _, scale in asked])
+    for _, group in groupby(zip(reached.tolist(), asked, strict=True), key=lambda pair: pair[0] // OPTIONS_AT_ONCE):
+        part = [pair for _, pair in group]
         rows |= zip((one.id for one, _ in part), _probabilities(model, part, options), strict=True)
         advance(float(sum(len(one.prompt.encode()) for one, _ in part)))
     return [CellAnswers(np.stack([rows[one.id] for one in members]), asked=len(members)) for members in items.responses]

@@ -91,6 +91,8 @@ def _resampled_people(cells: list[Cell], seed: int) -> FloatArray:
             key = f"{seed}\n{number}\n{cell.study}\n{cell.condition}\n{cell.task}"
             generator = np.random.default_rng(int.from_bytes(hashlib.sha256(key.encode()).digest()))
             drawn = generator.choice(cell.responses, len(cell.responses)) - cell.scale.minimum
-            figures.append(measure_cell(cell, np.eye(cell.scale.levels)[drawn]))
+            probabilities = np.zeros((len(drawn), cell.scale.levels))
+            probabilities[np.arange(len(drawn)), drawn] = 1
+            figures.append(measure_cell(cell, probabilities))
         tables.append(study_columns(cells, figures, np.zeros_like(people), people))
     return np.mean(tables, axis=0)

@@ -112,6 +112,18 @@ def test_likelihoods_are_the_models_own_probabilities_of_whole_answers(models: P
     assert row["probabilities"] == pytest.approx(expected, abs=1e-5)
 
 
+def test_probabilities_do_not_depend_on_how_many_are_weighed_at_once(
+    models: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for number, most in enumerate((10_000, 7)):
+        monkeypatch.setattr("evaluation.suites.survey_answering.OPTIONS_AT_ONCE", most)
+        options = ("--set", "answer=likelihood", "--set", "most_per_cell=2")
+        assert sibol(models / "tuned", "--data", data, "--out", tmp_path / str(number), *options).exit_code == 0
+        found.append([row["probabilities"] for row in lines(tmp_path / str(number) / "answers.jsonl")])
+    assert np.array(found[0]) == pytest.approx(np.array(found[1]), abs=1e-6)
+
+
 def test_answers_are_the_same_each_time_and_greedy_ones_need_no_seed(models: Path, data: Path, tmp_path: Path) -> None:
     few = (models / "tuned", "--data", data, "--set", "most_per_cell=2")
     chat = ("--set", "chat=true", "--set", "system=Answer 1 to 5.")

@@ -35,6 +35,8 @@ NINE = Scale(1, 9)
         ("Only return an integer from \u20133 to 3, nothing else.", Scale(-3, 3)),
         ("Buy it? Only return 1 for Yes or 2 for No, nothing else.", Scale(1, 2)),
         ("Only return 1 for \u2018Worse\u2019, 2 for \u2018Better\u2019, or 3 for \u2018No difference\u2019, nothing else.", Scale(1, 3)),
+        ("Typical? Only return 1 for Yes or 0 for No, nothing else.", Scale(0, 1)),
+        ("Only return an integer from 0 to 2800 representing dollars, nothing else.", Scale(0, 2800)),
         ("Only return 1 for the first scenario; 2 for the second scenario, nothing else.", Scale(1, 2)),
     ],
 )
