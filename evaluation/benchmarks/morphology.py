@@ -168,7 +168,8 @@ def affix_extraction(draw: Random, lexicon: Lexicon, word: Word) -> Question | N
         word=word.root,
         notes={"root": word.root, "affix": word.name},
     )
-    names = sorted(name for name, affix in lexicon.affixes.items() if not shows(word.form, affix))
+    inside = [name for name in lexicon.affixes if name.strip("-") in word.name]  # ka- is a part of maka-: half right
+    names = sorted(name for name, affix in lexicon.affixes.items() if not shows(word.form, affix) and name not in inside)
     # letters of the form that are no affix there come first, or the only option with letters of the form would be the right one
     seen = [name for name in names if all(part.strip("-") in word.form for part in name.split("+"))]
     near = [name for name in names if parse_affix(name).kind == shown_kind(word) and name not in seen]
@@ -205,27 +206,17 @@ PEELINGS: tuple[Callable[[str, Affix], str], ...] = (
 
 
 def reduplicant_extraction(draw: Random, word: Word) -> Question | None:
-    """The syllable that was repeated, or none."""
-    repeated = reduplicant(_nasal_stem(word)) if word.affix.repeats else "none"
-    if not word.affix.repeats and _has_double(word.form):
-        return None  # a form that looks repeated is no fair example of none
+    """The syllable that was repeated, or none; where a prefix changed its sound (mananakot), people would not agree on it."""
+    if word.affix.prefix in NASAL_PREFIXES or (not word.affix.repeats and _has_double(word.form)):
+        return None
     question = Question(
         f'Which part of the root is repeated in the word "{word.form}"? Answer "none" if no part is.',
         f'Aling bahagi ng salitang-ugat ang inulit sa salitang "{word.form}"? Isulat ang "none" kung wala.',
-        repeated,
+        reduplicant(word.root) if word.affix.repeats else "none",
         word=word.root,
         notes={"root": word.root, "affix": word.name},
     )
     return drawn(draw, question, ["none", *syllables(word.form), word.root[:1], word.root[-2:]])
-
-
-def _nasal_stem(word: Word) -> str:
-    """What is repeated is the root as it sounds after the prefix: ma-na-nakot."""
-    if word.affix.prefix not in NASAL_PREFIXES:
-        return word.root
-    base = len(word.affix.prefix) - 2
-    tail = word.form[base:]
-    return tail if tail.startswith(reduplicant(tail) * 2) else word.root
 
 
 def _has_double(form: str) -> bool:
