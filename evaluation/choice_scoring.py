@@ -26,6 +26,7 @@ from evaluation.generation import Generated, Prompt, Sampling
 from evaluation.models import ContinuationScore, Question
 from nemo_ext.common.errors import DataError
 
+RULES = ("sum", "byte", "shown")
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 CUES = {"en": "Answer:", "tl": "Sagot:", "fil": "Sagot:"}  # what stands before the letter, in the language of the prompt
 # Two scores are a tie when they differ by no more than rounding: log-likelihoods are sums of fp32 logarithms in fp64.

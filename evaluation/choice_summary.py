@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from evaluation.choice import ChoiceItems, Item, majority_scores
-from evaluation.choice_scoring import ItemScore
+from evaluation.choice_scoring import RULES, ItemScore
 from evaluation.statistics import Bootstrap, FloatArray, Interval
 from evaluation.suites import Settings, Summary
 from evaluation.windows import IntArray
@@ -53,7 +53,7 @@ def summarise_choices(
     found = {name: _figures(columns, clusters, settings) for name, columns in measures.items()}
     return Summary(
         metrics={name: figures[0] for name, figures in found.items()},
-        references=_references(items, references or {}, measures),
+        references=_references(model, references or {}, measures),
         rows=_rows(parts),
         baseline_metrics={name: figures[1] for name, figures in found.items()} if others else None,
         comparison={name: figures[2] for name, figures in found.items()} if others else None,
@@ -68,7 +68,7 @@ def _measures(parts: Sequence[ChoiceScores]) -> dict[str, list[tuple[FloatArray,
     chance: FloatArray = np.array([item.chance for item in model.items.items])
     inside = model.detail("gold_in_prompt") > 0
     found = {"accuracy": [_mean(one.column()) for one in parts]}
-    for rule in ("sum", "byte", "shown"):
+    for rule in RULES:
         found[f"accuracy_{rule}"] = [_mean(one.column(rule)) for one in parts]
     if chance.any():
         found["above_chance"] = [(one.column() - chance, 1.0 - chance) for one in parts]
@@ -111,14 +111,17 @@ def _clusters(items: Sequence[Item]) -> IntArray | None:
     return np.array([names[item.cluster or (item.id,)] for item in items], dtype=np.int64)
 
 
-def _references(items: Sequence[Item], published: Mapping[str, float], metrics: Iterable[str]) -> dict[str, dict[str, Interval]]:
-    """Guessing and the majority under every rule of accuracy; what was published is about `accuracy` alone."""
-    rules = [name for name in metrics if name.startswith("accuracy") and name != "accuracy_gold_not_in_prompt"]
-    uniform = Interval(float(np.mean([item.chance for item in items])))
-    found = {"uniform": dict.fromkeys(rules, uniform)}
-    majority = majority_scores(items)
-    if majority is not None:
-        found["majority"] = {name: Interval(float(np.mean(majority))) for name in rules}
+def _references(model: ChoiceScores, published: Mapping[str, float], metrics: Iterable[str]) -> dict[str, dict[str, Interval]]:
+    """Guessing and the majority under every rule, on the items that the rule is for; what was published is about `accuracy` alone."""
+    items = model.items.items
+    trivial = {"uniform": [item.chance for item in items], "majority": majority_scores(items)}
+    rules = {name: model.column(name.removeprefix("accuracy_")) for name in metrics if name.removeprefix("accuracy_") in RULES}
+    rules["accuracy"] = model.column()
+    found = {
+        reference: {name: Interval(float(np.mean(np.array(scores)[~np.isnan(column)]))) for name, column in rules.items()}
+        for reference, scores in trivial.items()
+        if scores is not None
+    }
     return found | {name: {"accuracy": Interval(value)} for name, value in published.items()}
 
 

@@ -241,6 +241,18 @@ def test_free_text_is_right_when_it_equals_an_answer_and_samples_are_averaged(mo
     assert "above_chance" not in results["metrics"] and "contains" in results["metrics"]
 
 
+def test_both_kinds_of_items_count_in_accuracy_and_each_rule_is_beside_the_chance_of_its_own_items(
+    models: dict[str, Path], tmp_path: Path
+) -> None:
+    texts = [{"id": f"t{number}", "prompt": f"{number}", "answers": ["x"]} for number in range(10)]
+    results, rows = run(models["random"], [*records(30, sizes=(2,)), *texts], tmp_path / "out")
+    uniform = {name: entry["value"] for name, entry in results["references"]["uniform"].items()}
+    assert uniform == pytest.approx({"accuracy": 0.375, "accuracy_sum": 0.5, "accuracy_byte": 0.5, "accuracy_shown": 0.5})
+    assert values(results)["accuracy"] == pytest.approx(sum(row["correct"] for row in rows) / 40)
+    assert values(results)["accuracy_sum"] == pytest.approx(sum(row["correct_sum"] for row in rows[:30]) / 30)
+    assert (results["data"]["multiple_choice_items"], results["data"]["generative_items"]) == (30, 10)
+
+
 def test_normalisation_is_what_it_says() -> None:
     assert normalise(' "Narra."\n') == normalise("narra") == normalise("**Narra**") == "narra"
     assert normalise("NARRA", exact_case=True) == "NARRA"

@@ -127,6 +127,8 @@ def test_minimal_pairs_are_scored_as_whole_sentences_by_both_kinds_of_models(fol
         "uniform": {name: {"value": 0.5, "low": None, "high": None} for name in results["references"]["uniform"]}
     }
     assert ("pseudo_log_likelihood" in results["model"]) == (kind == "bert")
+    strange, _ = run(folders[kind], [{"sentence_good": "猫 ay puno", "sentence_bad": "ay puno 猫"}], tmp_path / "strange", "minimal_pairs")
+    assert any("unknown tokens in the answers of 1 of 1 items" in text for text in strange["warnings"]) == (kind == "bert")
 
 
 @pytest.mark.parametrize("kind", ["bert", "causal"])
