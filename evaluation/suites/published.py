@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from evaluation.choice import ChoiceItem, GenerativeItem, Item
+from evaluation.choice import ChoiceItem, ChoiceItems, GenerativeItem, Item
 from evaluation.choice_scoring import CUES
 from evaluation.choice_suite import ChoiceSuite, TextOptions
 from evaluation.records import Record, find_files, read_records
@@ -57,6 +57,14 @@ class PublishedSuite(ChoiceSuite):
                 item = self.item(record, family, chosen)
                 if chosen.form in ("both", form_of(item)):
                     yield item if isinstance(item, ChoiceItem) or chosen.chat else _cued(item)
+
+    def read(self, path: Path, settings: Settings) -> ChoiceItems:
+        """Checked items, with a warning where a single accuracy would mix two kinds of answers."""
+        items = super().read(path, settings)
+        if len({form_of(item) for item in items.items}) == 1:
+            return items
+        mixed = "The accuracy of the whole mixes chosen and written answers; its parts stand by domain."
+        return replace(items, warnings=(*items.warnings, mixed))
 
     def _found(self, path: Path) -> list[tuple[Path, str]]:
         files = [(file, self._family(file)) for file in find_files(path, ENDINGS)]

@@ -71,6 +71,7 @@ def test_what_is_generated_is_measured_compared_and_reported(suite: str, models:
     assert all({"correct", "baseline_correct", "category"} <= set(row) for row in rows)
     assert results["metrics"]["accuracy"]["value"] == pytest.approx(np.mean([row["correct"] for row in rows]))
     assert {"uniform"} <= set(results["references"]) and results["domains"]
+    assert any("mixes chosen and written answers" in warning for warning in results["warnings"])
     folders = [tmp_path / "a", tmp_path / "b"]
     assert "accuracy" in json.dumps(compare(folders))
     write_report(folders, tmp_path / "report")
@@ -81,7 +82,8 @@ def test_the_language_and_the_form_are_chosen(data: Path) -> None:
     english, filipino = (items_of("pacute", data / "composition_mcq.jsonl", language=language) for language in ("en", "tl"))
     assert english[0].prompt.startswith("Spell out the word") and filipino[0].prompt.startswith("Baybayin ang salitang")
     assert {item.language for item in filipino} == {"tl"} and english[0].gold == filipino[0].gold
-    assert all(isinstance(item, ChoiceItem) for item in items_of("pacute", data))
+    chosen = SUITES.get("pacute").read(data, settings())
+    assert all(isinstance(item, ChoiceItem) for item in chosen.items) and not chosen.warnings
     written = items_of("pacute", data, form="gen", language="tl")
     assert all(isinstance(item, GenerativeItem) and item.prompt.endswith("\nSagot:") for item in written)
     assert not any(item.prompt.endswith(":") for item in items_of("pacute", data, form="gen", chat=True))
