@@ -1,7 +1,8 @@
 """Tasks of lm-evaluation-harness, run by the harness itself on a causal model in fp32, offline.
 
-`--suite lm_eval:TASK,...` names tasks, groups or tags of the YAML files below `--data`, or of the harness where their data are in
-the local cache. Prompts, requests and answers are the harness's; what is added is what its numbers lack:
+`--suite lm_eval:TASK,...` names tasks, groups or tags of the YAML files below `--data`, or of the harness, whose data then stand in
+`--data` as TASK/SPLIT.jsonl (`evaluation.suites.lm_eval_index`) or in the local cache of datasets. Prompts, requests and answers are
+the harness's; what is added is what its numbers lack:
 
 - One score per document with an interval by bootstrap over documents, and the paired difference from a baseline model.
 - Options that tie for the highest score share the point, 1/k each. The harness gives it to the first of them, so that a model whose

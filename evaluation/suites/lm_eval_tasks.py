@@ -1,14 +1,13 @@
-"""Tasks of lm-evaluation-harness: found in a folder of YAML files, loaded without a network, described for results.json.
+"""Tasks of lm-evaluation-harness: loaded without a network, described for results.json.
 
-The harness builds prompts and requests; this module knows which tasks there are, that their data are on this machine, and which
-of a task's metrics is a score per document.
+The harness builds prompts and requests; this module sees to it that nothing is downloaded, and knows which of a task's metrics is a
+score per document.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +16,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from nemo_ext.common.errors import ConfigError, DataError, nearest
+from evaluation.suites.lm_eval_index import load_tasks
+from nemo_ext.common.errors import ConfigError, DataError
 
 OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_EVALUATE_OFFLINE", "TRANSFORMERS_OFFLINE")
 PREFERRED_METRICS = ("acc", "exact_match")
@@ -81,7 +81,7 @@ def open_tasks(path: Path, names: Sequence[str], metric: str | None, num_fewshot
     if not path.is_dir():
         raise DataError(f"--data {path} is not a folder. Expected the folder with the YAML files of the tasks.")
     with offline():
-        tasks = _load(path, names)
+        tasks = load_tasks(path, names)
         for name, task in tasks.items():
             _set_fewshot(name, task, num_fewshot)
         metrics = {name: _choose_metric(name, task, metric) for name, task in tasks.items()}
@@ -94,41 +94,6 @@ def open_tasks(path: Path, names: Sequence[str], metric: str | None, num_fewshot
     cut = [name for name, entry in described.items() if entry["documents"] < entry["documents_in_all"]]
     warnings = (f"--set limit={limit} leaves out documents of {', '.join(cut)}.",) if cut else ()
     return Tasks(path, tasks, metrics, described, documents, size, digest.hexdigest(), warnings)
-
-
-def _load(path: Path, names: Sequence[str]) -> dict[str, Any]:
-    from datasets.exceptions import DatasetsError
-    from jinja2 import TemplateError
-    from lm_eval.tasks import TaskManager
-
-    manager = TaskManager(include_path=str(path), include_defaults=False)
-    here = list(manager.all_tasks)
-    if any(_is_of_harness(name) for name in names if name not in here):  # thousands of files, parsed only when they are asked for
-        logging.getLogger("lm_eval.tasks._index").setLevel(logging.ERROR)  # a task of the folder may replace one of the harness
-        manager = TaskManager(include_path=str(path), include_defaults=True)
-    tasks: dict[str, Any] = {}
-    for name in names:
-        if name not in manager.all_tasks:
-            near = nearest(name, here or manager.all_tasks[:10])
-            raise ConfigError(f"No task {name!r} in the YAML files below {path} or in lm-evaluation-harness.{near}")
-        try:
-            tasks |= manager.load([name])["tasks"]
-        except (OSError, ValueError, KeyError, TypeError, ImportError, DatasetsError, TemplateError) as error:
-            raise DataError(
-                f"Task {name} of lm-evaluation-harness cannot be loaded here: {type(error).__name__}: {error}. Nothing is downloaded: its "
-                "data must be on this machine. Write a YAML file for the task with `dataset_path: json` and `dataset_kwargs: {data_files: "
-                "{test: /absolute/path.jsonl}}` into the folder of --data, or load the dataset once where there is a network and bring "
-                "the cache (HF_HOME)."
-            ) from error
-    return tasks
-
-
-def _is_of_harness(name: str) -> bool:
-    """Whether a task file of the harness so much as mentions `name`: a typo need not wait until all are parsed."""
-    import lm_eval.tasks
-
-    folder = Path(lm_eval.tasks.__file__).parent
-    return any(name in file.read_text(encoding="utf-8", errors="replace") for file in folder.rglob("*.yaml"))
 
 
 def _set_fewshot(name: str, task: Any, num_fewshot: int | None) -> None:

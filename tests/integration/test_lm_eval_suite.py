@@ -97,6 +97,24 @@ def test_a_score_that_is_no_number_fails_the_run(models: Path, tasks: Path, tmp_
     assert "document 0 of task sibol_choices the log-likelihood nan" in refusal(models / "broken", *arguments)
 
 
+def test_tasks_of_the_harness_read_local_records_in_the_place_of_a_download(models: Path, tmp_path: Path) -> None:
+    pairs = [{"sentence_good": f"The foxes {verb} again.", "sentence_bad": f"The foxes {verb}s again."} for verb in ("jump", "grow", "run")]
+    easy = {"question": "Which one grows?", "choices": {"text": ["a dog", "a seed"], "label": ["A", "B"]}, "answerKey": "B"}
+    written = {"blimp_causative": {"train": pairs}, "arc_easy": {"train": [easy], "validation": [easy], "test": [easy, easy]}}
+    for name, splits in written.items():
+        for split, records in splits.items():
+            (tmp_path / "data" / name).mkdir(parents=True, exist_ok=True)
+            (tmp_path / "data" / name / f"{split}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    results, rows = run(tmp_path / "data", "blimp_causative,arc_easy", tmp_path / "out", models / "model")
+    assert [row["id"] for row in rows] == [*(f"blimp_causative/{number}" for number in range(3)), "arc_easy/0", "arc_easy/1"]
+    assert results["data"]["tasks"]["arc_easy"] == results["data"]["tasks"]["arc_easy"] | {"version": 1.0, "documents_in_all": 2}
+    command = ("--data", tmp_path / "data", "--out", tmp_path / "more")
+    assert "Data found below" in (missing := refusal(models / "model", "--suite", "lm_eval:blimp", *command))
+    assert "blimp_causative (train)" in missing and "TASK/SPLIT.jsonl" in missing
+    (tmp_path / "data" / "arc_easy" / "train.jsonl").unlink()
+    assert "arc_easy (test, validation)" in refusal(models / "model", "--suite", "lm_eval:arc_easy", *command)
+
+
 def test_examples_in_the_prompt_and_a_context_too_small_for_them_are_counted(models: Path, tasks: Path, tmp_path: Path) -> None:
     results, _ = run(tasks, "sibol_choices", tmp_path / "out", models / "model", "--set", "num_fewshot=6", "--context", 40)
     assert results["domains"]["sibol_choices"]["task"]["num_fewshot"] == 6
