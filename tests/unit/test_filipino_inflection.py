@@ -45,7 +45,8 @@ LISTED = """
 dala -in dalhin | bili -in bilhin | sunod -in sundin | sunod -an sundan | bukas -an buksan | takip -an takpan | bigay -an bigyan
 tikim -an tikman | sara -an sarhan | kuha -in kunin | gawa -in gawin | dating -an datnan | tingin -an tingnan | sakit -an saktan
 tawa -an tawanan | alam ma-+-an malaman | dunong ma- marunong | dunong ka-+-an karunungan | patay ka-+-an kamatayan | talo -in talunin
-simula -an simulan | bili mang- mamili | bigay mang- mamigay | dinig ma- marinig | wala ka-+-an kawalan
+simula -an simulan | bili mang- mamili | bigay mang- mamigay | dinig ma- marinig | lagay -an lagyan
+dami ma- marami | dangal ma- marangal | dapat ka-+-an karapatan | wala ka-+-an kawalan
 """
 SYLLABLES = [
     *["ba-hay", "tak-bo", "ka-in", "ka-a-way", "ngi-ti", "pang-ga-mot", "mang-ga", "bu-wan", "ku-wen-to", "a-so", "da-an"],
@@ -78,7 +79,7 @@ def test_the_rules_give_the_well_known_form(root: str, affix: str, form: str) ->
 def test_forms_that_follow_no_rule_are_listed(root: str, affix: str, form: str) -> None:
     (word,) = (word for word in filipino().by_root[root] if word.notation == affix and form in word.forms)
     assert not word.regular and word.form == form and word.name == affix
-    assert inflect(word.marked_root, word.affix)[0] != form or root == "bigay"
+    assert inflect(word.marked_root, word.affix)[0] != form
 
 
 def test_two_spellings_are_both_known_where_both_are_used() -> None:
