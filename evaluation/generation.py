@@ -100,7 +100,7 @@ class TextGenerator:
 
         Raises DataError naming a prompt that does not fit the context, has no chat template, or gets logits that are not numbers.
         """
-        encoded = self._encode_prompts(prompts)
+        encoded = self.encode_prompts(prompts)
         for prompt, ids in zip(prompts, encoded, strict=True):
             if not len(ids) or len(ids) + sampling.max_new_tokens > self._context:
                 raise DataError(
@@ -121,7 +121,8 @@ class TextGenerator:
                 advance(float(len(prompts[number].text.encode())))
         return results
 
-    def _encode_prompts(self, prompts: Sequence[Prompt]) -> list[IntArray]:
+    def encode_prompts(self, prompts: Sequence[Prompt]) -> list[IntArray]:
+        """Token ids of each prompt, after which the model writes."""
         plain = iter(self._encode([prompt.text for prompt in prompts if not prompt.chat]))
         for prompt in prompts:
             if prompt.system is not None and not prompt.chat:

@@ -176,25 +176,56 @@ class HuggingFaceModel:
         """
         contexts = self.encode([question.context.rstrip() for question in questions])
         wholes = iter(self.encode([question.context + option + question.after for question in questions for option in question.options]))
+        sequences = [
+            self._sequences(question, context, [next(wholes) for _ in question.options])
+            for question, context in zip(questions, contexts, strict=True)
+        ]
+        sizes = [len((option + question.after).encode()) for question in questions for option in question.options]
+        return self._score_options([question.id for question in questions], sequences, sizes, advance)
+
+    def reply_scores(self, prompts: Sequence[Prompt], replies: Sequence[Sequence[str]], advance: Advance) -> list[list[ContinuationScore]]:
+        """Scores of each prompt's replies as what the model would write after it, the end token included: see `generate`.
+
+        Raises DataError for a reply that is empty or does not fit the context.
+        """
+        generator, end = self._generator(), self._end_token()
+        encoded = iter(self.encode([reply for options in replies for reply in options]))
+        sequences = []
+        for prompt, ids, options in zip(prompts, generator.encode_prompts(prompts), replies, strict=True):
+            written = [np.append(next(encoded), end) for _ in options]
+            longest = max(map(len, written))
+            if not all(options) or len(ids) + longest - 1 > self.context:
+                raise DataError(
+                    f"Prompt {prompt.id!r} has {len(ids)} tokens, and replies of up to {longest} follow; expected replies with text, and "
+                    f"at most {self.context} tokens in all (the context). Shorten the prompt or raise --context."
+                )
+            sequences.append(([np.concatenate([ids, reply]).astype(np.int64) for reply in written], list(map(len, written))))
+        sizes = [len(reply.encode()) for options in replies for reply in options]
+        return self._score_options([prompt.id for prompt in prompts], sequences, sizes, advance)
+
+    def _score_options(
+        self, names: Sequence[str], options: Sequence[tuple[list[IntArray], list[int]]], sizes: Sequence[int], advance: Advance
+    ) -> list[list[ContinuationScore]]:
+        """Scores of the sequences of each name, of which so many tokens at the end are scored and have so many bytes."""
         rows: list[Row] = []
         tokens: list[int] = []
         unknown: list[int] = []
-        for question, context in zip(questions, contexts, strict=True):
-            sequences, scored = self._sequences(question, context, [next(wholes) for _ in question.options])
+        for sequences, scored in options:
             rows += shared_rows(sequences, scored, len(tokens))
             tokens += scored
             unknown += [count_token(ids[-count:], self._tokenizer.unk_token_id) for ids, count in zip(sequences, scored, strict=True)]
-        names = [f"request {question.id!r}" for question in questions for _ in question.options]
-        sizes = np.array([len((option + question.after).encode()) for question in questions for option in question.options])
+        owners = [f"request {name!r}" for name, (sequences, _) in zip(names, options, strict=True) for _ in sequences]
         lengths = np.array([len(row.inputs) for row in rows], dtype=np.int64)
-        totals, ranks = self._scorer.score(lengths, lambda number: rows[number], names, sizes / np.array(tokens), advance)
-        results = iter(zip(totals.tolist(), tokens, sizes.tolist(), ranks.tolist(), unknown, strict=True))
-        return [[ContinuationScore(*next(results)) for _ in question.options] for question in questions]
+        totals, ranks = self._scorer.score(lengths, lambda number: rows[number], owners, np.array(sizes) / np.array(tokens), advance)
+        results = iter(zip(totals.tolist(), tokens, sizes, ranks.tolist(), unknown, strict=True))
+        return [[ContinuationScore(*next(results)) for _ in sequences] for sequences, _ in options]
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, advance: Advance) -> list[list[Generated]]:
         """Samples of what the model writes after each prompt, see `evaluation.generation`."""
-        generator = TextGenerator(self.network, self._tokenizer, self.context, self._max_rows, self._encode_prompts)
-        return generator.generate(prompts, sampling, advance)
+        return self._generator().generate(prompts, sampling, advance)
+
+    def _generator(self) -> TextGenerator:
+        return TextGenerator(self.network, self._tokenizer, self.context, self._max_rows, self._encode_prompts)
 
     def _encode_prompts(self, texts: Sequence[str]) -> list[IntArray]:
         """As contexts are encoded: with BOS where the tokenizer puts it, or the prefix token where there is nothing else."""
@@ -219,7 +250,7 @@ class HuggingFaceModel:
 
     def _end_token(self) -> int:
         if self._tokenizer.eos_token_id is None:
-            raise DataError(f"The tokenizer in {self._tokenizer.name_or_path} has no EOS token to score. Leave out --score-eod.")
+            raise DataError(f"The tokenizer in {self._tokenizer.name_or_path} has no EOS token, the end of a text that is to be scored.")
         return int(self._tokenizer.eos_token_id)
 
     def _decode(self, encoded: Sequence[IntArray]) -> list[str]:

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -75,6 +76,7 @@ class Survey(SuiteDefaults):
     interval = "percentile bootstrap over studies"
     options = SurveyOptions
     reads_predictions = True
+    unused = MappingProxyType({**SuiteDefaults.unused, "text_field": "--text-field"})
 
     def check(self, settings: Settings, folders: Sequence[ModelFolder]) -> None:
         """Refuse options that do not go together."""

@@ -36,9 +36,10 @@ class SurveyOptions:
     """How a model is asked. The defaults of temperature and top_p are those of the published evaluation, which asks in chats.
 
     answer: `generate` reads sampled text; `likelihood` takes the probabilities of all answers on the scale, each followed by
-    `answer_end`, as they are (their sum made 1). chat: the prompt is a user's turn after `system`, in the tokenizer's template;
-    otherwise it is continued as text after `answer_start`. unusable: what to do with responses without a usable scale.
-    mapping: file with the studies of each split; train: data the model was trained on, of which no study may be judged.
+    `answer_end` or, in a chat, by the end token, as they are (their sum made 1). chat: the prompt is a user's turn after `system`, in
+    the tokenizer's template; otherwise it is continued as text after `answer_start`. mapping: file with the studies of each split.
+    train: data the model was trained on, of which no study may be judged. unusable: what to do with responses without a usable scale.
+    most_per_cell: judge that many responses of a cell, to save time.
     """
 
     answer: Literal["generate", "likelihood"] = "generate"
@@ -80,8 +81,6 @@ def check_options(options: SurveyOptions, given: Sequence[str]) -> Any:
     """The sampling of `options`. Raises ConfigError for options that do not go together; `given` are the names a user set."""
     from evaluation.generation import Sampling
 
-    if options.chat and options.answer == "likelihood":
-        raise ConfigError("--set answer=likelihood scores plain text. Leave out chat=true, or choose --set answer=generate.")
     if not options.chat and "system" in given:
         raise ConfigError("--set system= is for chats, and this is plain text. Add --set chat=true.")
     if options.most_per_cell is not None and options.most_per_cell < 1:
@@ -93,12 +92,8 @@ def check_options(options: SurveyOptions, given: Sequence[str]) -> Any:
 
 def generate(model: Any, items: SurveyItems, options: SurveyOptions, advance: Any) -> list[CellAnswers]:
     """Answers read from sampled text. All prompts go to the model at once, which refuses too long ones before it begins."""
-    from evaluation.generation import Prompt
-
     sampling = check_options(options, ())
-    system = options.system if options.chat else None
-    end = "" if options.chat else options.answer_start
-    prompts = [Prompt(one.id, one.prompt + end, system, options.chat) for members in items.responses for one in members]
+    prompts = [_prompt(one, options) for members in items.responses for one in members]
     written = model.generate(prompts, sampling, advance)
     texts = {prompt.id: [(one.text, one.finished) for one in samples] for prompt, samples in zip(prompts, written, strict=True)}
     return read_texts(items, texts)
@@ -168,17 +163,30 @@ def _probabilities(model: Any, asked: Sequence[tuple[Response, Scale]], options:
     """Per question `[levels]`, with sum 1."""
     from evaluation.models import Question
 
-    questions = [
-        Question(one.id, one.prompt + options.answer_start, tuple(map(str, scale.values)), options.answer_end) for one, scale in asked
-    ]
-    found = []
-    for question, scores in zip(questions, model.option_scores(questions, lambda _: None), strict=True):
-        if any(score.unknown_tokens for score in scores):
-            raise DataError(
-                f"The tokenizer has no tokens for some of the answers {', '.join(question.options[:5])}, ... followed by "
-                f"{question.after!r}, so their probabilities say nothing. Choose another --set answer_end=, or --set answer=generate."
-            )
-        logs = np.array([score.log_likelihood for score in scores])
-        shares = np.exp(logs - logs.max())
-        found.append(shares / shares.sum())
-    return found
+    answers = [tuple(map(str, scale.values)) for _, scale in asked]
+    if options.chat:
+        found = model.reply_scores([_prompt(one, options) for one, _ in asked], answers, lambda _: None)
+    else:
+        questions = [
+            Question(one.id, one.prompt + options.answer_start, values, options.answer_end)
+            for (one, _), values in zip(asked, answers, strict=True)
+        ]
+        found = model.option_scores(questions, lambda _: None)
+    return [_shares(values, scores) for values, scores in zip(answers, found, strict=True)]
+
+
+def _prompt(one: Response, options: SurveyOptions) -> Any:
+    from evaluation.generation import Prompt
+
+    return Prompt(one.id, one.prompt, options.system, True) if options.chat else Prompt(one.id, one.prompt + options.answer_start)
+
+
+def _shares(answers: Sequence[str], scores: Sequence[Any]) -> FloatArray:
+    if any(score.unknown_tokens for score in scores):
+        raise DataError(
+            f"The tokenizer has no tokens for some of the answers {', '.join(answers[:5])}, ... or for what ends them, so their "
+            "probabilities say nothing. Choose another --set answer_end=, or --set answer=generate."
+        )
+    logs = np.array([score.log_likelihood for score in scores])
+    shares: FloatArray = np.exp(logs - logs.max())
+    return shares / shares.sum()

@@ -91,20 +91,24 @@ def test_compare_and_report_pair_the_studies(models: Path, data: Path, tmp_path:
     assert "survey v1 on 160 items" in (tmp_path / "report" / "report.md").read_text()
 
 
-def test_likelihoods_are_the_models_own_probabilities_of_whole_answers(models: Path, data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("chat", [False, True])
+def test_likelihoods_are_the_models_own_probabilities_of_whole_answers(models: Path, data: Path, tmp_path: Path, chat: bool) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    # With an empty end token "3" and what follows it are two tokens; the model of this test ends an answer with a word.
-    outcome = sibol(models / "tuned", "--data", data, "--out", tmp_path / "out", "--set", "answer=likelihood", "--set", "answer_end= word")
+    asked = ("chat=true", "system=word 1") if chat else ("answer_end= word",)
+    options = [part for one in ("answer=likelihood", *asked) for part in ("--set", one)]
+    outcome = sibol(models / "tuned", "--data", data, "--out", tmp_path / "out", *options)
     assert outcome.exit_code == 0, outcome.exception
     results, row = read(tmp_path / "out"), lines(tmp_path / "out" / "answers.jsonl")[0]
     assert results["metrics"]["parse_failure_rate"]["value"] == 0 and results["metrics"]["cells_left_out"]["value"] == 0
     tokenizer, model = (kind.from_pretrained(models / "tuned") for kind in (AutoTokenizer, AutoModelForCausalLM))
     prompt = next(one["prompt"] for one in lines(data) if str(one["sample_id"]) == row["id"])
+    text = f"word 1 <turn> {prompt} <turn> {{}} <end0>" if chat else f"{prompt}\n{{}} word"
     scores = []
     for value in range(1, 6):
-        ids = torch.tensor([tokenizer(f"{prompt}\n{value} word", add_special_tokens=False)["input_ids"]])
+        ids = torch.tensor([tokenizer(text.format(value), add_special_tokens=False)["input_ids"]])
+        assert tokenizer.convert_ids_to_tokens(ids[0])[-2:] == [str(value), "<end0>" if chat else "word"]
         with torch.no_grad():
             logs = model(ids).logits[0].log_softmax(-1)
         scores.append(float(logs[-3, ids[0, -2]] + logs[-2, ids[0, -1]]))
@@ -201,4 +205,4 @@ def test_predictions_for_other_data_are_refused(data: Path, tmp_path: Path, chan
 def test_answers_that_a_tokenizer_cannot_write_are_not_weighed(models: Path, data: Path, tmp_path: Path) -> None:
     options = ("--data", data, "--set", "answer=likelihood", "--set", "answer_end=!")
     error = sibol(models / "tuned", *options, "--out", tmp_path / "out").exception
-    assert isinstance(error, SibolError) and "has no tokens for some of the answers 1, 2, 3, 4, 5, ... followed by '!'" in str(error)
+    assert isinstance(error, SibolError) and "has no tokens for some of the answers 1, 2, 3, 4, 5, ... or for what ends them" in str(error)

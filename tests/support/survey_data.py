@@ -55,11 +55,12 @@ def save_answering_model(folder: Path, seed: int = 0) -> Path:
     from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
     ends = [f"<end{number}>" for number in range(6)]
-    words = ["<unk>", "word", *map(str, range(1, 7)), *ends]
+    words = ["<unk>", "word", "<turn>", *map(str, range(1, 7)), *ends]
     tokenizer = Tokenizer(WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = Whitespace()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", eos_token=ends[0], additional_special_tokens=ends[1:])
-    fast.chat_template = "{% for message in messages %}{{ message['content'] }} {% endfor %}"
+    special = ["<turn>", *ends[1:]]
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", eos_token=ends[0], additional_special_tokens=special)
+    fast.chat_template = "{% for message in messages %}{{ message['content'] }} <turn> {% endfor %}"
     torch.manual_seed(seed)
     config = Qwen2Config(
         vocab_size=len(words),

@@ -182,7 +182,6 @@ def test_studies_that_the_model_has_seen_are_refused_by_name(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"answer": "likelihood", "chat": "true"}, "--set answer=likelihood scores plain text"),
         ({"system": "Be brief."}, "--set system= is for chats"),
         ({"most_per_cell": "0"}, "--set most_per_cell=0: expected at least 1"),
         ({"answer": "likelihood", "answer_end": ""}, "--set answer_end= is empty"),
@@ -194,6 +193,11 @@ def test_options_that_make_no_sense_are_refused_before_anything_is_read(options:
     with pytest.raises(ConfigError) as caught:
         SUITE.check(Settings(options=options), [])
     assert complaint in str(caught.value)
+
+
+def test_the_field_of_texts_is_not_asked_for_in_vain() -> None:
+    with pytest.raises(ConfigError, match="--text-field: the suite survey does not read it"):
+        SUITE.check(Settings(text_field="stimuli"), [])
 
 
 def test_data_with_nothing_to_judge_are_refused(tmp_path: Path) -> None:
