@@ -20,7 +20,9 @@ from evaluation.statistics import FloatArray
 from evaluation.windows import IntArray, plan_batches
 from nemo_ext.common.errors import ConfigError, DataError
 
-CACHE_BYTES = {"cpu": 1 << 30, "cuda": 8 << 30}  # fp32 keys and values of one batch
+CACHE_BYTES = {"cpu": 256 << 20, "cuda": 8 << 30}  # fp32 keys and values of one batch
+FEW_LAYERS = 8  # below, what a layer computes on the way takes more memory than keys and values, and is counted as if it were these
+DRAWING_FACTOR = 4  # drawing sorts each row of logits in fp64, with their numbers
 BOUNDARY_TOKENS = 4  # decoded beyond the bytes of a stop string, as tokens may hold parts of characters
 
 
@@ -92,7 +94,7 @@ class TextGenerator:
         config = network.model.config.get_text_config()
         kind = "cpu" if network.device.type == "cpu" else "cuda"
         # As if each head had keys of its own: an upper bound where heads share them.
-        self._max_positions = CACHE_BYTES[kind] // (8 * config.num_hidden_layers * config.hidden_size)
+        self._max_positions = CACHE_BYTES[kind] // (8 * max(config.num_hidden_layers, FEW_LAYERS) * config.hidden_size)
         self._ends = _end_tokens(network.model, tokenizer)
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, advance: Advance) -> list[list[Generated]]:
@@ -109,7 +111,7 @@ class TextGenerator:
                 )
         results: list[list[Generated]] = [[] for _ in prompts]
         lengths = np.array([len(ids) + sampling.max_new_tokens for ids in encoded], dtype=np.int64)
-        max_rows = max(1, self._max_rows // sampling.samples)
+        max_rows = max(1, min(self._max_rows, self._network.max_positions // DRAWING_FACTOR) // sampling.samples)
         for numbers in plan_batches(lengths, max_rows, max(1, self._max_positions // sampling.samples)):
             chosen = [prompts[number] for number in numbers]
             uniforms = np.concatenate([draws(prompt.id, sampling) for prompt in chosen])

@@ -11,9 +11,9 @@ import pytest
 
 from evaluation.generation import Prompt, Sampling, choose, draws
 from evaluation.loading import load_model, open_folder
-from evaluation.models import HuggingFaceModel
+from evaluation.models import HuggingFaceModel, Question
 from nemo_ext.common.errors import ConfigError, DataError
-from tests.support.tiny_language_models import TEXTS, change_weights, save_tiny_gpt2, save_tiny_qwen2
+from tests.support.tiny_language_models import TEXTS, change_weights, save_tiny_gpt2, save_tiny_qwen2, train_tokenizer
 
 CONTEXT, NEW_TOKENS = 96, 16
 PROMPTS = [Prompt(f"p{number}", text[:length]) for number, (text, length) in enumerate(zip(TEXTS, (3, 20, 40, 9, 60), strict=True))]
@@ -26,12 +26,29 @@ TEMPLATE = (
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Rotary and learned positions."""
+    """Rotary positions, learned positions, and layers that keep a few keys only."""
     folder = tmp_path_factory.mktemp("models")
     return {
         "qwen2": save_tiny_qwen2(folder / "qwen2", context=CONTEXT),
         "gpt2": save_tiny_gpt2(folder / "gpt2", context=CONTEXT),
+        "gemma3": save_tiny_gemma3(folder / "gemma3"),
     }
+
+
+def save_tiny_gemma3(folder: Path) -> Path:
+    """Layers with a window of 8 tokens, in turn with layers that see all."""
+    import torch
+    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
+
+    tokenizer = train_tokenizer()
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2}
+    window = {"head_dim": 8, "sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"] * 2}
+    tokens = {"vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id, "bos_token_id": None, "pad_token_id": None}
+    config = Gemma3TextConfig(**shape, **window, **tokens, max_position_embeddings=CONTEXT, initializer_range=0.3)
+    Gemma3ForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -58,12 +75,35 @@ def written_by_transformers(folder: Path, prompt: str, tokens: int = NEW_TOKENS)
     return str(tokenizer.decode(ids[0, inputs.shape[1] :], skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
-@pytest.mark.parametrize("name", ["qwen2", "gpt2"])
+@pytest.mark.parametrize("name", ["qwen2", "gpt2", "gemma3"])
 def test_greedy_text_of_a_padded_batch_is_that_of_transformers(folders: dict[str, Path], name: str) -> None:
     found = texts(load(folders[name]), PROMPTS, Sampling(NEW_TOKENS))
     expected = [[written_by_transformers(folders[name], prompt.text)] for prompt in PROMPTS]
     assert found == expected
     assert len({text for (text,) in found}) > 1
+
+
+def test_bos_stands_before_prompts_and_contexts_where_the_tokenizer_puts_it(tmp_path: Path) -> None:
+    import torch
+    from tokenizers import processors
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = save_tiny_qwen2(tmp_path / "model", context=CONTEXT, with_bos=True)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    without = texts(load(folder), PROMPTS, Sampling(NEW_TOKENS))
+    template = processors.TemplateProcessing(single="<|bos|> $A", special_tokens=[("<|bos|>", tokenizer.bos_token_id)])
+    tokenizer.backend_tokenizer.post_processor = template
+    tokenizer.save_pretrained(folder)
+    model = load(folder)
+    found = texts(model, PROMPTS, Sampling(NEW_TOKENS))
+    assert found == [[written_by_transformers(folder, prompt.text)] for prompt in PROMPTS] != without
+    ((score,),) = model.option_scores([Question("q", "Bayan ko,", (" lupang",))], lambda _: None)
+    ids = AutoTokenizer.from_pretrained(folder)("Bayan ko, lupang", return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        chances = AutoModelForCausalLM.from_pretrained(folder).eval()(ids).logits[0].double().log_softmax(-1)
+    first = ids.shape[1] - score.tokens
+    expected = chances[torch.arange(first, ids.shape[1]) - 1, ids[0, first:]].sum()
+    assert ids[0, 0] == tokenizer.bos_token_id and score.log_likelihood == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_samples_do_not_depend_on_batch_order_or_how_many_are_asked_for(folders: dict[str, Path], model: HuggingFaceModel) -> None:
