@@ -21,7 +21,8 @@ CHUNK_BYTES = 64 << 20  # fp32 logits whose log-sum-exp is taken in one step
 # (a model of 6 layers, width 256, vocabulary 4,096: 2,700 tokens/s of one core with 32 MiB, 2,200 with 256 MiB).
 LOGIT_BYTES = {"cpu": 32 << 20, "cuda": 2 << 30}
 Advance = Callable[[float], None]  # told the UTF-8 bytes of text scored since the last call
-Scores = tuple[npt.NDArray[np.float64], IntArray]  # log-likelihood in nats, and rank: 1 where nothing was more likely
+# Log-likelihood in nats; rank: 1 where no token was likelier, else 1 + how many were, or 2 where only the first rank matters.
+Scores = tuple[npt.NDArray[np.float64], IntArray]
 
 
 class Network:
@@ -52,8 +53,8 @@ class Network:
                 "Choose a smaller --batch-size or --context."
             ) from None
 
-    def gather(self, logits: torch.Tensor, *places: IntArray) -> Scores:
-        """Log-probability of each target token (rows, columns, targets), and its rank: 1 for the most likely one."""
+    def gather(self, logits: torch.Tensor, *places: IntArray, ranked: bool = False) -> Scores:
+        """Log-probability of each target token (rows, columns, targets) and its rank, which takes longer to count than to compare."""
         rows, columns, targets = (torch.from_numpy(place).to(self.device) for place in places)
         scores, ranks = [], []
         positions = max(1, CHUNK_BYTES // (4 * self.vocab_size))
@@ -62,7 +63,8 @@ class Network:
             chosen = logits[rows[part], columns[part]].float()
             of_target = chosen.gather(1, targets[part, None])[:, 0]
             scores.append((of_target - chosen.logsumexp(-1)).double().cpu())
-            ranks.append((chosen > of_target[:, None]).sum(-1).cpu() + 1)
+            likelier = (chosen > of_target[:, None]).sum(-1) if ranked else (chosen.amax(-1) > of_target).long()
+            ranks.append(likelier.cpu() + 1)
         return torch.cat(scores).numpy(), torch.cat(ranks).numpy()
 
 

@@ -60,7 +60,7 @@ class MaskedModel:
             "pseudo_log_likelihood": self._method,
         }
 
-    def option_scores(self, questions: Sequence[Question], advance: Advance) -> list[list[ContinuationScore]]:
+    def option_scores(self, questions: Sequence[Question], advance: Advance, ranked: bool = False) -> list[list[ContinuationScore]]:
         """Pseudo-log-likelihood of each option between `context` and `after`. Raises DataError as `HuggingFaceModel` does."""
         texts, names, sizes = [], [], []
         for question in questions:
@@ -74,7 +74,7 @@ class MaskedModel:
         for batch in plan_batches(lengths, self._max_rows, self._network.max_positions):
             chosen = [rows[number] for number in batch.tolist()]
             owners = np.array([owner for owner, _ in chosen])
-            scores, found = self._score_batch([texts[owner] for owner in owners], np.array([place for _, place in chosen]))
+            scores, found = self._score_batch([texts[owner] for owner in owners], np.array([place for _, place in chosen]), ranked)
             np.add.at(totals, owners, scores)
             np.maximum.at(ranks, owners, found)
             for owner in owners[~np.isfinite(scores)][:1]:
@@ -117,7 +117,7 @@ class MaskedModel:
             )
 
     @torch.inference_mode()
-    def _score_batch(self, texts: Sequence[_Text], places: IntArray) -> tuple[Any, IntArray]:
+    def _score_batch(self, texts: Sequence[_Text], places: IntArray, ranked: bool) -> tuple[Any, IntArray]:
         """Log-probability and rank of the token at one place of each text, itself masked."""
         longest = max(len(text.ids) for text in texts)
         inputs, mask = np.zeros((2, len(texts), longest), dtype=np.int64)
@@ -130,7 +130,7 @@ class MaskedModel:
             inputs[row, :length][hidden] = self._tokenizer.mask_token_id
         targets = np.array([text.ids[place] for text, place in zip(texts, places.tolist(), strict=True)])
         logits = self._network.forward(torch.from_numpy(inputs), torch.from_numpy(mask)).logits
-        return self._network.gather(logits, np.arange(len(texts)), places, targets)
+        return self._network.gather(logits, np.arange(len(texts)), places, targets, ranked=ranked)
 
 
 def is_masked(folder: ModelFolder) -> bool:

@@ -47,7 +47,10 @@ class Question:
 
 @dataclass(frozen=True)
 class ContinuationScore:
-    """Log-likelihood in nats over the continuation's tokens; `rank`: 1 + the most tokens that were likelier than one of them."""
+    """Log-likelihood in nats over the continuation's tokens; `rank`: 1 + the most tokens that were likelier than one of them.
+
+    Ranks are counted on request only; without it, 2 stands for every rank but the first.
+    """
 
     log_likelihood: float
     tokens: int
@@ -81,8 +84,8 @@ class LanguageModel(Protocol):
         """Scores in the order of the requests; `advance` is called as work goes on."""
         ...
 
-    def option_scores(self, questions: Sequence[Question], advance: Advance) -> list[list[ContinuationScore]]:
-        """Scores of each question's options."""
+    def option_scores(self, questions: Sequence[Question], advance: Advance, ranked: bool = False) -> list[list[ContinuationScore]]:
+        """Scores of each question's options; `ranked`: with their ranks."""
         ...
 
     def rolling_log_likelihood(
@@ -166,7 +169,7 @@ class HuggingFaceModel:
         questions = [Question(request.id, request.context, (request.continuation,)) for request in requests]
         return [score for (score,) in self.option_scores(questions, advance)]
 
-    def option_scores(self, questions: Sequence[Question], advance: Advance) -> list[list[ContinuationScore]]:
+    def option_scores(self, questions: Sequence[Question], advance: Advance, ranked: bool = False) -> list[list[ContinuationScore]]:
         """Scores of options, see `LanguageModel`. Raises DataError for one that is empty or does not fit the context.
 
         Context and option are encoded as one text, because that is how the model saw such text in training, and what is scored are
@@ -181,7 +184,7 @@ class HuggingFaceModel:
             for question, context in zip(questions, contexts, strict=True)
         ]
         sizes = [len((option + question.after).encode()) for question in questions for option in question.options]
-        return self._score_options([question.id for question in questions], sequences, sizes, advance)
+        return self._score_options([question.id for question in questions], sequences, sizes, advance, ranked)
 
     def reply_scores(self, prompts: Sequence[Prompt], replies: Sequence[Sequence[str]], advance: Advance) -> list[list[ContinuationScore]]:
         """Scores of each prompt's replies as what the model would write after it, the end token included: see `generate`.
@@ -204,7 +207,12 @@ class HuggingFaceModel:
         return self._score_options([prompt.id for prompt in prompts], sequences, sizes, advance)
 
     def _score_options(
-        self, names: Sequence[str], options: Sequence[tuple[list[IntArray], list[int]]], sizes: Sequence[int], advance: Advance
+        self,
+        names: Sequence[str],
+        options: Sequence[tuple[list[IntArray], list[int]]],
+        sizes: Sequence[int],
+        advance: Advance,
+        ranked: bool = False,
     ) -> list[list[ContinuationScore]]:
         """Scores of the sequences of each name, of which so many tokens at the end are scored and have so many bytes."""
         rows: list[Row] = []
@@ -216,7 +224,8 @@ class HuggingFaceModel:
             unknown += [count_token(ids[-count:], self._tokenizer.unk_token_id) for ids, count in zip(sequences, scored, strict=True)]
         owners = [f"request {name!r}" for name, (sequences, _) in zip(names, options, strict=True) for _ in sequences]
         lengths = np.array([len(row.inputs) for row in rows], dtype=np.int64)
-        totals, ranks = self._scorer.score(lengths, lambda number: rows[number], owners, np.array(sizes) / np.array(tokens), advance)
+        token_bytes = np.array(sizes) / np.array(tokens)
+        totals, ranks = self._scorer.score(lengths, lambda number: rows[number], owners, token_bytes, advance, ranked)
         results = iter(zip(totals.tolist(), tokens, sizes, ranks.tolist(), unknown, strict=True))
         return [[ContinuationScore(*next(results)) for _ in sequences] for sequences, _ in options]
 

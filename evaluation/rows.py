@@ -32,7 +32,13 @@ class RowScorer:
         self._network, self._max_rows = network, max_rows
 
     def score(
-        self, lengths: IntArray, row: Callable[[int], Row], names: Sequence[str], token_bytes: npt.NDArray[np.float64], advance: Advance
+        self,
+        lengths: IntArray,
+        row: Callable[[int], Row],
+        names: Sequence[str],
+        token_bytes: npt.NDArray[np.float64],
+        advance: Advance,
+        ranked: bool = False,
     ) -> Scores:
         """Log-likelihood and worst rank of each owner, which has `names[owner]` and `token_bytes[owner]` bytes of text per token.
 
@@ -44,7 +50,7 @@ class RowScorer:
             spans = [span for one in rows for span in one.spans]
             owners = np.repeat([owner for owner, _, _ in spans], [len(targets) for *_, targets in spans])
             self._check_ids(rows, names)
-            scores, ranks = self._score_batch(rows)
+            scores, ranks = self._score_batch(rows, ranked)
             np.add.at(totals, owners, scores)
             np.maximum.at(worst, owners, ranks)
             for owner in owners[~np.isfinite(scores)][:1]:
@@ -65,7 +71,7 @@ class RowScorer:
                 )
 
     @torch.inference_mode()
-    def _score_batch(self, rows: Sequence[Row]) -> Scores:
+    def _score_batch(self, rows: Sequence[Row], ranked: bool) -> Scores:
         """Log-probability and rank of every target of the rows, in order."""
         inputs, mask = padded([row.inputs for row in rows])
         spans = [(number, first, targets) for number, row in enumerate(rows) for _, first, targets in row.spans]
@@ -75,7 +81,8 @@ class RowScorer:
         longest = inputs.shape[1]
         logits = self._network.forward(inputs, mask, logits_to_keep=longest - int(columns.min())).logits
         # Counted from the end, columns are right whether or not the architecture spares the logits that nobody asked for.
-        return self._network.gather(logits, places, columns - longest, np.concatenate([targets for *_, targets in spans]))
+        targets = np.concatenate([targets for *_, targets in spans])
+        return self._network.gather(logits, places, columns - longest, targets, ranked=ranked)
 
 
 def common_tokens(first: IntArray, second: IntArray) -> int:

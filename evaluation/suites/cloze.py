@@ -82,7 +82,7 @@ class Cloze(ChoiceSuite):
         both_sides = isinstance(model, MaskedModel)
         questions = [Question(item.id, item.prompt, item.answers, item.after if both_sides else "") for item in texts]
         results = []
-        for item, (score,) in zip(texts, model.option_scores(questions, advance), strict=True):
+        for item, (score,) in zip(texts, model.option_scores(questions, advance, ranked=True), strict=True):
             details = {
                 "answers": list(item.answers),
                 "log_likelihood": score.log_likelihood,

@@ -86,7 +86,7 @@ def by_hand(folder: Path, question: Question, option: str, method: str) -> tuple
 @pytest.mark.parametrize("method", ["within_word_l2r", "original"])
 def test_pseudo_log_likelihoods_are_those_of_a_loop_by_hand(folders: dict[str, Path], kind: str, method: PseudoLikelihood) -> None:
     for batch_size in (None, 2):
-        found = load(folders[kind], method, batch_size).option_scores(QUESTIONS, lambda _: None)
+        found = load(folders[kind], method, batch_size).option_scores(QUESTIONS, lambda _: None, ranked=True)
         for question, scores in zip(QUESTIONS, found, strict=True):
             for option, score in zip(question.options, scores, strict=True):
                 total, count, worst = by_hand(folders[kind], question, option, method)
@@ -147,7 +147,9 @@ def test_cloze_chooses_among_options_and_ranks_answers_in_the_vocabulary(folders
     place = sorted(likelihoods, reverse=True).index(likelihoods[1]) + 1
     assert (rows[0]["rank"]["sum"], rows[0]["correct"]) == (place, float(place == 1))
     for row, after in zip(rows[1:], (" ay kasibol.", ""), strict=True):
-        ((score,),) = model.option_scores([Question("q", "Ang pagsulat", (" laro",), after if kind == "bert" else "")], lambda _: None)
+        ((score,),) = model.option_scores(
+            [Question("q", "Ang pagsulat", (" laro",), after if kind == "bert" else "")], lambda _: None, True
+        )
         assert (row["rank"]["exact"], row["correct"]) == (score.rank, float(score.rank == 1))
     expected = (1 / place + sum(1 / row["rank"]["exact"] for row in rows[1:])) / 3
     assert results["metrics"]["reciprocal_rank"]["value"] == pytest.approx(expected)
