@@ -101,7 +101,8 @@ class LmEval(SuiteDefaults):
 
         model, tokenizer = load_pretrained(folder, "AutoModelForCausalLM", choose_device(device))
         check_causal(model, folder.path)
-        return HarnessModel(model, tokenizer, choose_context(folder, settings.context_tokens), settings.batch_size)
+        with offline():
+            return HarnessModel(model, tokenizer, choose_context(folder, settings.context_tokens), settings.batch_size)
 
     def score(self, model: Any, items: Tasks, settings: Settings, advance: Advance) -> HarnessScores:
         """What the harness finds, document by document."""

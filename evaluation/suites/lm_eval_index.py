@@ -7,7 +7,6 @@ would download for its task of that name; the fields must be those of that datas
 from __future__ import annotations
 
 import json
-import logging
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -57,7 +56,6 @@ def _find(path: Path, names: Sequence[str]) -> tuple[Any, list[str]]:
     here = list(manager.all_tasks)
     root = Path(lm_eval.tasks.__file__).parent
     missing, folders = set(names) - set(here), set[Path]()
-    logging.getLogger("lm_eval.tasks._index").setLevel(logging.ERROR)  # a user's task may replace one of the harness
     texts = [(file, file.read_text(encoding="utf-8", errors="replace")) for file in root.rglob("*.yaml")] if missing else []
     while missing:
         mention = re.compile(rf"(?<![\w.-])({'|'.join(map(re.escape, sorted(missing)))})(?![\w.-])")

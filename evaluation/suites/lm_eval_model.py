@@ -55,7 +55,7 @@ class HarnessModel(HFLM):
 
     def loglikelihood(self, requests: Any, disable_tqdm: bool = True) -> list[tuple[float, bool]]:
         """As HFLM; raises DataError for a log-likelihood that is not finite, of which the harness would make accuracy 1."""
-        self.cache_hook = _Watch(self._advance, self._bytes["loglikelihood"] / len(requests))
+        self.cache_hook = _Watch(self._advance, self._bytes.get("loglikelihood", 0) / len(requests))
         scores: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm=True)
         for request, (score, _) in zip(requests, scores, strict=True):
             if not math.isfinite(score):
@@ -67,7 +67,7 @@ class HarnessModel(HFLM):
 
     def generate_until(self, requests: Any, disable_tqdm: bool = True) -> list[str]:
         """As HFLM."""
-        self.cache_hook = _Watch(self._advance, self._bytes["generate_until"] / len(requests))
+        self.cache_hook = _Watch(self._advance, self._bytes.get("generate_until", 0) / len(requests))
         written: list[str] = super().generate_until(requests, disable_tqdm=True)
         return written
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -54,19 +55,28 @@ class Tasks:
 
 @contextmanager
 def offline() -> Iterator[None]:
-    """No downloads by datasets and huggingface_hub, which read the environment only when they are first imported."""
+    """No downloads by datasets and huggingface_hub, which read the environment only when they are first imported.
+
+    The harness is kept from a line on stderr for every request that it cuts: they are counted, see `HarnessModel`.
+    """
     import datasets
     from huggingface_hub import constants
     from huggingface_hub.utils import reset_sessions
 
+    loggers = [logging.getLogger(f"lm_eval.{name}") for name in ("models.huggingface", "tasks._index")]
+    levels = [logger.level for logger in loggers]
     environment = {name: os.environ.get(name) for name in OFFLINE_VARIABLES}
     before = constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
     os.environ.update(dict.fromkeys(OFFLINE_VARIABLES, "1"))
     constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
     reset_sessions()
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
         constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before
         for name, value in environment.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})

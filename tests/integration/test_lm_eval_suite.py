@@ -16,7 +16,7 @@ from evaluation.report import write_report
 from nemo_ext.common.errors import ConfigError, DataError, SibolError
 from recipes.cli.main import app
 from tests.support.harness_tasks import CHOICES, ROLLING, WRITING, choice_documents, write_task
-from tests.support.tiny_language_models import TEXTS, save_tiny_qwen2
+from tests.support.tiny_language_models import TEXTS, save_tiny_qwen2, train_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +119,11 @@ def test_examples_in_the_prompt_and_a_context_too_small_for_them_are_counted(mod
     results, _ = run(tasks, "sibol_choices", tmp_path / "out", models / "model", "--set", "num_fewshot=6", "--context", 40)
     assert results["domains"]["sibol_choices"]["task"]["num_fewshot"] == 6
     assert any("96 requests to the model were cut" in warning for warning in results["warnings"])
+    results, _ = run(tasks, "sibol_writing", tmp_path / "written", models / "model", "--context", 6)
+    cut = sum(len(train_tokenizer()(text[:12])["input_ids"]) > 6 - 4 for text in TEXTS[:3])
+    assert cut and any(f"{cut} requests to the model were cut" in warning for warning in results["warnings"])
+    arguments = ("--suite", "lm_eval:sibol_writing", "--data", tasks, "--out", tmp_path / "none", "--device", "cpu", "--context", 4)
+    assert "sibol_writing has 4 tokens written, which leaves no room for a prompt" in refusal(models / "model", *arguments)
 
 
 def test_what_cannot_be_measured_offline_is_refused_with_its_task(models: Path, tasks: Path, tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +40,18 @@ def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 def ours(found: dict[str, Any], suite: str, data: Path, **options: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     out = found["folder"] / suite
-    results = evaluate(
-        found["model"], data, out, suite=suite, settings=Settings(resamples=50, options=options), device="cpu", overwrite=True
-    )
+    settings = Settings(resamples=50, options=options)
+    done: list[tuple[int, list[float]]] = []
+
+    @contextmanager
+    def progress(_: str, total: int) -> Iterator[Callable[[float], None]]:
+        done.append((total, []))
+        yield done[-1][1].append
+
+    results = evaluate(found["model"], data, out, suite=suite, settings=settings, device="cpu", overwrite=True, progress=progress)
+    for total, parts in done:
+        assert sum(parts) == pytest.approx(total)  # the bar ends where it should
+        assert len(parts) > 1 or suite != "lm_eval"  # and moves, where the harness does the work
     return results, [json.loads(line) for line in (out / "per_document.jsonl").open(encoding="utf-8")]
 
 
