@@ -142,7 +142,7 @@ def _choose_metric(name: str, task: Any, metric: str | None) -> str:
 def _survey(task: Any, limit: int | None, digest: Any) -> tuple[int, int]:
     """Documents and bytes (as JSON) that will be scored; `digest` takes them up, with what makes prompts of them."""
     config = {key: value for key, value in task.dump_config().items() if key not in NOT_IN_DIGEST}
-    digest.update(json.dumps([task.task_name, config], sort_keys=True, default=str).encode())
+    digest.update(json.dumps([task.task_name, config], sort_keys=True, default=_named).encode())
     documents = task.eval_docs
     count = len(documents) if limit is None else min(limit, len(documents))
     size = 0
@@ -152,6 +152,11 @@ def _survey(task: Any, limit: int | None, digest: Any) -> tuple[int, int]:
         digest.update(len(line).to_bytes(8, "little"))
         digest.update(line)
     return count, size
+
+
+def _named(value: Any) -> str:
+    """What JSON does not know; of a function its name alone, because its address in memory is another in every process."""
+    return str(getattr(value, "__qualname__", value))
 
 
 def _describe(task: Any, metric: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 
 from evaluation.compare import compare
 from evaluation.report import write_report
+from evaluation.suites.lm_eval_tasks import open_tasks
 from nemo_ext.common.errors import ConfigError, DataError, SibolError
 from recipes.cli.main import app
 from tests.support.harness_tasks import CHOICES, ROLLING, WRITING, choice_documents, write_task
@@ -113,6 +114,19 @@ def test_tasks_of_the_harness_read_local_records_in_the_place_of_a_download(mode
     assert "blimp_causative (train)" in missing and "TASK/SPLIT.jsonl" in missing
     (tmp_path / "data" / "arc_easy" / "train.jsonl").unlink()
     assert "arc_easy (test, validation)" in refusal(models / "model", "--suite", "lm_eval:arc_easy", *command)
+
+
+def test_the_digest_of_a_task_with_functions_is_the_same_in_every_process(tmp_path: Path) -> None:
+    folder = write_task(tmp_path / "tasks", "sibol_changed", CHOICES, choice_documents(), "process_docs: !function changes.shorten")
+    (folder / "changes.py").write_text("def shorten(documents):\n    return documents.select(range(3))\n")
+    loaded = []
+    for second in (1, 2):
+        os.utime(folder / "changes.py", (second, second))  # which makes the harness import the file again: another function
+        loaded.append(open_tasks(folder, ["sibol_changed"], None, None, None))
+    functions = [one.tasks["sibol_changed"].config.process_docs for one in loaded]
+    assert functions[0] is not functions[1] and loaded[0].documents == 3
+    assert loaded[0].sha256 == loaded[1].sha256
+    assert loaded[0].sha256 != open_tasks(folder, ["sibol_changed"], None, None, 2).sha256
 
 
 def test_examples_in_the_prompt_and_a_context_too_small_for_them_are_counted(models: Path, tasks: Path, tmp_path: Path) -> None:
