@@ -125,8 +125,10 @@ def _notes_on_groups(groups: Sequence[Sequence[Measured]]) -> Iterable[str]:
 def _notes_on_suites(suites: Sequence[dict[str, Any]]) -> Iterable[str]:
     for suite in suites:
         name = suite["suite"]
-        if suite["items"] < FEW_ITEMS:
-            yield f"{name}: {suite['items']} items; with fewer than {FEW_ITEMS} the intervals are too narrow."
+        independent = suite["clusters"] or suite["items"]
+        if independent < FEW_ITEMS:
+            what = "clusters of items" if suite["clusters"] else "items"
+            yield f"{name}: {independent} {what}; with fewer than {FEW_ITEMS} the intervals are too narrow."
         for arm in suite["arms"]:
             if len(set(arm["weights_sha256"])) < arm["seeds"]:
                 yield f"{name}: {arm['label']} counts the same weights more than once; those are no training seeds of their own."

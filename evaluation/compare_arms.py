@@ -48,6 +48,7 @@ def compare_measurement(members: Sequence[Measured]) -> dict[str, Any]:
         "metric": suite["primary_metric"],
         "lower_is_better": suite["lower_is_better"],
         "items": len(arms[0].items.ids),
+        "clusters": len(together(arms[0].items.weights, arms[0].items)) if any(arms[0].items.clusters) else None,
         "confidence": resampling[1],
         "resamples": resampling[0],
         "paired": True,
@@ -78,6 +79,7 @@ def describe_unpaired(members: Sequence[Measured]) -> dict[str, Any]:
         "metric": suite["primary_metric"],
         "lower_is_better": suite["lower_is_better"],
         "items": source.documents,
+        "clusters": None,
         "confidence": source.results["settings"]["confidence"],
         "resamples": source.results["settings"]["resamples"],
         "paired": False,
@@ -135,9 +137,21 @@ def _describe(arm: Arm, resampling: tuple[int, float, int]) -> dict[str, Any]:
 
 
 def _figure(arm: Arm, rows: Any, resampling: tuple[int, float, int]) -> dict[str, Any]:
-    """The mean over seeds with the interval over items."""
-    columns = np.stack([arm.scores.mean(axis=0)[rows], arm.items.weights[rows]], axis=1)
+    """The mean over seeds with the interval over items, or over clusters of them."""
+    columns = together(np.stack([arm.scores.mean(axis=0), arm.items.weights]), arm.items, rows).T
     return dict(Bootstrap(columns, *resampling).interval(lambda sums: sums[..., 0] / sums[..., 1]).as_dict())
+
+
+def together(values: FloatArray, items: ItemScores, rows: Any = slice(None)) -> FloatArray:
+    """`values` `[..., items]` of `rows`, summed over the items of each cluster, so that what is drawn and flipped is independent."""
+    values = values[..., rows]
+    if not any(items.clusters):
+        return values
+    names = [f"cluster {cluster}" if cluster else f"item {identity}" for cluster, identity in zip(items.clusters, items.ids, strict=True)]
+    found, numbers = np.unique(np.array(names)[rows], return_inverse=True)
+    sums = np.zeros((*values.shape[:-1], len(found)))
+    np.add.at(sums, (..., numbers), values)
+    return sums
 
 
 def categories_of(items: ItemScores) -> dict[str, Any]:
@@ -148,16 +162,19 @@ def categories_of(items: ItemScores) -> dict[str, Any]:
 
 
 def _comparison(first: Arm, second: Arm, resampling: tuple[int, float, int]) -> dict[str, Any]:
-    weights = first.items.weights
+    def difference(rows: Any = slice(None)) -> dict[str, float | None]:
+        one, other, weights = (together(values, first.items, rows) for values in (first.scores, second.scores, first.items.weights))
+        return compare_pairs(one, other, weights, *resampling).as_dict()
+
     return {
         "from": first.label,
         "to": second.label,
-        "difference": compare_pairs(first.scores, second.scores, weights, *resampling).as_dict(),
+        "difference": difference(),
         "categories": [
             {
                 "category": name,
                 "items": int(rows.sum()),
-                "difference": compare_pairs(first.scores[:, rows], second.scores[:, rows], weights[rows], *resampling).as_dict(),
+                "difference": difference(rows),
             }
             for name, rows in categories_of(first.items).items()
         ],

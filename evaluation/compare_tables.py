@@ -56,7 +56,7 @@ def difference_tables(name: str, suite: dict[str, Any]) -> list[Table]:
         for entry in one["categories"]
     ]
     better = "negative is better" if suite["lower_is_better"] else "positive is better"
-    note = f"Second minus first, paired over {suite['items']:,} items; {better}. Intervals of {suite['confidence']:.0%} are not corrected, "
+    note = f"Second minus first, paired over {_drawn(suite)}; {better}. Intervals of {suite['confidence']:.0%} are not corrected, "
     columns = ("difference", "interval", "item error", "seed error", "p", "p corrected", "verdict")
     title = f"{suite['suite']}: differences in {metric}"
     return [
@@ -89,10 +89,16 @@ def _verdict(difference: dict[str, Any], lower_is_better: bool) -> str:
     return VERDICTS[difference["verdict"]]
 
 
+def _drawn(suite: dict[str, Any]) -> str:
+    """What intervals are over, in words."""
+    clusters = suite["clusters"]
+    return f"{suite['items']:,} items" if clusters is None else f"{clusters:,} clusters of {suite['items']:,} items"
+
+
 def _arms(name: str, suite: dict[str, Any]) -> Table:
     metric = LABELS.get(suite["metric"], suite["metric"])
     rows = tuple((arm["label"], arm["seeds"], arm["value"], Ends(arm["low"], arm["high"]), arm["seed_spread"]) for arm in suite["arms"])
-    note = f"Mean over seeds; intervals of {suite['confidence']:.0%} over {suite['items']:,} items; spread: standard deviation over seeds."
+    note = f"Mean over seeds; intervals of {suite['confidence']:.0%} over {_drawn(suite)}; spread: standard deviation over seeds."
     if not suite["paired"]:
         note = "Figures and intervals as they stand in the results; nothing is paired."
     columns = ("model", "seeds", metric, "interval", "seed spread")

@@ -28,13 +28,14 @@ class ItemScores:
     """Scores of one model, item by item: the figure of the whole is the sum of `scores` over the sum of `weights`.
 
     Bits per byte: bits and bytes of a document. Any other suite: the item's score (1 is right) and 1.
-    `categories` are "" for items that have none.
+    `categories` and `clusters` (what items have in common that are not independent of one another) are "" for items that have none.
     """
 
     ids: tuple[str, ...]
     categories: tuple[str, ...]
     scores: FloatArray
     weights: FloatArray
+    clusters: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,8 @@ class StoredResults:
         scored = [_score(row, prefix, path, number) for number, row in enumerate(rows, 1)]
         table = np.array(scored, dtype=np.float64).reshape(-1, 2)
         categories = tuple(str(row.get("category", row.get("domain")) or "") for row in rows)
-        return ItemScores(tuple(str(row["id"]) for row in rows), categories, table[:, 0], table[:, 1])
+        clusters = tuple(str(row.get("cluster") or "") for row in rows)
+        return ItemScores(tuple(str(row["id"]) for row in rows), categories, table[:, 0], table[:, 1], clusters)
 
 
 def _score(row: dict[str, Any], prefix: str, path: Path, number: int) -> tuple[float, float]:

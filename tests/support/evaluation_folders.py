@@ -26,6 +26,7 @@ def write_results(
     *,
     baseline: Sequence[float] | None = None,
     categories: Sequence[str] | None = None,
+    clusters: Sequence[str] | None = None,
     model: str = "model",
     suite: str = "pacute",
     version: int = 1,
@@ -38,6 +39,7 @@ def write_results(
     rows = [{"id": f"i{number}", "score": float(score)} for number, score in enumerate(scores)]
     for number, row in enumerate(rows):
         row |= {"category": categories[number]} if categories else {}
+        row |= {"cluster": clusters[number]} if clusters else {}
         row |= {"baseline_score": float(baseline[number])} if baseline is not None else {}
     (folder / "per_document.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     results: dict[str, Any] = {

@@ -53,6 +53,24 @@ def test_a_difference_its_interval_and_its_categories_are_those_of_the_scores(tm
     assert hard["difference"]["adjusted_p_value"] == pytest.approx(2 * hard["difference"]["p_value"])  # two tests in that table
 
 
+def test_items_of_a_cluster_count_as_one_so_that_repeating_them_makes_nothing_surer(tmp_path: Path) -> None:
+    names = [f"word {number}" for number in range(len(BASE)) for _ in range(3)]
+    write_results(tmp_path / "a", BASE, model="plain")
+    write_results(tmp_path / "b", BETTER, model="stochastic")
+    (once,) = compared(tmp_path, tmp_path / "a", tmp_path / "b")["suites"]
+    for path, scores, model in ((tmp_path / "c", BASE, "plain"), (tmp_path / "d", BETTER, "stochastic")):
+        write_results(path, np.repeat(scores, 3).tolist(), clusters=names, model=model, data="repeated")
+    (thrice,) = compared(tmp_path, tmp_path / "c", tmp_path / "d")["suites"]
+    assert (once["clusters"], thrice["items"], thrice["clusters"]) == (None, 120, 40)
+    assert thrice["comparisons"][0]["difference"] == pytest.approx(once["comparisons"][0]["difference"])
+    for one, other in zip(once["arms"], thrice["arms"], strict=True):
+        assert [other[end] for end in ("value", "low", "high")] == pytest.approx([one[end] for end in ("value", "low", "high")])
+    assert "40 clusters of 120 items" in " ".join(sibol(tmp_path / "c", tmp_path / "d").output.split())
+    write_results(tmp_path / "e", np.repeat(BETTER, 3).tolist(), model="free", data="repeated")
+    (free,) = compared(tmp_path, tmp_path / "d", tmp_path / "e")["suites"]
+    assert free["clusters"] == 40  # those of the first results, which are about the same items
+
+
 def test_tables_hold_the_numbers_of_the_json_in_full_precision(tmp_path: Path) -> None:
     write_results(tmp_path / "a", BASE, model="plain, or not")
     write_results(tmp_path / "b", [value * 0.7 for value in BETTER], model="50% & more_")
