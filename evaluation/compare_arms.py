@@ -150,7 +150,7 @@ def together(values: FloatArray, items: ItemScores, rows: Any = slice(None)) -> 
     names = [f"cluster {cluster}" if cluster else f"item {identity}" for cluster, identity in zip(items.clusters, items.ids, strict=True)]
     found, numbers = np.unique(np.array(names)[rows], return_inverse=True)
     sums = np.zeros((*values.shape[:-1], len(found)))
-    np.add.at(sums, (..., numbers), values)
+    np.add.at(sums.T, numbers, values.T)
     return sums
 
 
