@@ -10,6 +10,7 @@ import json
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +81,6 @@ def _members(manager: Any, name: str) -> Iterator[str]:
 
 def _use_local_data(path: Path, manager: Any, folder: Path) -> dict[str, str]:
     """Point tasks to the data folders of their name, by YAML files in `folder`; task -> splits found."""
-    from lm_eval.tasks._index import TaskIndex
-
     found = {}
     for data in sorted(entry for entry in path.iterdir() if entry.is_dir()):
         files = {file.stem: file.absolute() for file in sorted(data.iterdir()) if file.suffix in READERS}
@@ -94,6 +93,6 @@ def _use_local_data(path: Path, manager: Any, folder: Path) -> dict[str, str]:
         override: dict[str, Any] = {"include": str(entry.yaml_path), "task": data.name, "dataset_path": readers.pop(), "dataset_name": None}
         override["dataset_kwargs"] = {"data_files": {split: str(file) for split, file in files.items()}}
         (folder / f"{data.name}.yaml").write_text(json.dumps(override), encoding="utf-8")  # JSON is YAML
-        manager.task_index[data.name] = TaskIndex.entry_from_path(folder / f"{data.name}.yaml")
+        manager.task_index[data.name] = replace(entry, yaml_path=folder / f"{data.name}.yaml")
         found[data.name] = ", ".join(files)
     return found
