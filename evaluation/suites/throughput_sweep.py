@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -61,11 +61,15 @@ def sweep(model: TimedModel, texts: Sequence[str], options: Options, seed: int, 
         raise ConfigError(f"All batch sizes ({listed}) exceed the {len(texts)} texts. Give more texts, or smaller --set batch_sizes=.")
     encoded, truncated = model.encode(texts)
     beside = on_gpu and options.cpu_beside
-    part = 1 / (len(PROTOCOLS) * (len(sizes) + beside) + 1)
+    part = 1 / (len(PROTOCOLS) * len(sizes) + beside + 1)
     plan = Plan(options.repeats, options.warmup, on_gpu, seed)
     attention = {device.type: model.attention}
     feed = Feed(encoded, model.tokenizer, seed)
-    cells = list(_timed(model, device, feed, sizes, plan, lambda: advance(part)))
+    cells = []
+    for size in sizes:
+        for protocol in PROTOCOLS:
+            cells.append(time_protocol(model.network, device, feed, protocol, size, plan))
+            advance(part)
     fastest = best(cells, "docket")
     if fastest is None:
         listed = ", ".join(map(str, sizes))
@@ -77,15 +81,7 @@ def sweep(model: TimedModel, texts: Sequence[str], options: Options, seed: int, 
         model.move(cpu)
         attention["cpu"] = model.attention
         feed, plan = Feed(encoded[:CPU_TEXTS], model.tokenizer, seed), replace(plan, bfloat16=False)
-        cells += _timed(model, cpu, feed, [STUDY_CPU_BATCH_SIZE], plan, lambda: advance(part))
+        cells.append(time_protocol(model.network, cpu, feed, "docket", STUDY_CPU_BATCH_SIZE, plan))
+        advance(part)
     left_out = tuple(size for size in wanted if size not in sizes)
     return Sweep(device.type, cells, len(texts), truncated, model.max_tokens, left_out, attention)
-
-
-def _timed(
-    model: TimedModel, device: torch.device, feed: Feed, sizes: Sequence[int], plan: Plan, done: Callable[[], None]
-) -> Iterator[Cell]:
-    for size in sizes:
-        for protocol in PROTOCOLS:
-            yield time_protocol(model.network, device, feed, protocol, size, plan)
-            done()
