@@ -3,12 +3,13 @@
 What comes out depends on the documents and the settings alone. Reading and writing are left to `data_tools.work`.
 
 Memory: the tokenizer, a batch of 1 MiB of text with what becomes of it, and of a longer document its line and its ids at once. So a
-line of 200 MB takes some 300 MB beside the tokenizer with a vocabulary below 65,500 ids. A plugin that changes ids needs several times
-the size of a document more.
+line of 200 MB takes some 300 MB beside the tokenizer with a vocabulary below 65,500 ids, and with a plugin as many more as it makes
+ids. Plugins are given long documents in blocks, whose size bounds what they need themselves.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -96,7 +97,7 @@ class Encoder:
                 rejects.append(Reject(source, found))
         texts = [sentences(document.text) if self._settings.sentences else [document.text] for document in documents]
         ragged = self._texts.encode([text for document in texts for text in document])
-        return self._finish(self._records(documents, list(map(len, texts))), ragged, rejects, skipped)
+        return self._finish(documents, list(map(len, texts)), ragged, rejects, skipped)
 
     def take_counts(self) -> dict[str, dict[str, int]]:
         """What was counted since the last call: by the plugin, and about encoding."""
@@ -107,15 +108,23 @@ class Encoder:
 
     def _encode_long(self, source: RawDocument) -> EncodedBatch:
         found = parse_long(source, self._settings.text_field, self._settings.id_field, self._settings.separator)
-        nothing = self._records([], [])
         if isinstance(found, Problem):
             blank = found.reason == BLANK_LINE
             rejects = [] if blank else [Reject(source, found)]
-            return self._finish(nothing, self._texts.encode([]), rejects, Counter({BLANK_LINE: 1} if blank else {}))
-        ragged = self._texts.encode_pieces(found.pieces(), self._settings.sentences)
-        return self._finish(self._records([found], [ragged.documents]), ragged, [], Counter())
+            return self._finish([], [], self._texts.encode([]), rejects, Counter({BLANK_LINE: 1} if blank else {}))
+        # Without a name here, so that the ids are held no longer than until the plugin has made others of them.
+        return self._finish([found], None, self._texts.encode_pieces(found.pieces(), self._settings.sentences), [], Counter())
 
-    def _finish(self, records: NDArray[Any], ragged: RaggedBatch, rejects: list[Reject], skipped: Counter[str]) -> EncodedBatch:
+    def _finish(
+        self,
+        documents: Sequence[Document | LongDocument],
+        sequences: list[int] | None,
+        ragged: RaggedBatch,
+        rejects: list[Reject],
+        skipped: Counter[str],
+    ) -> EncodedBatch:
+        """`sequences`: how many of `ragged` each document has; None when all are those of one."""
+        records = self._records(documents, [ragged.documents] if sequences is None else sequences)
         records["tokens"] = _sums(ragged.lengths, records["sequences"])
         kept = self._within_limits(records["tokens"], skipped)  # before the plugin, so that all arms of a study keep the same documents
         records, ragged = select_documents(records, ragged, kept)
@@ -173,4 +182,7 @@ def _inserted(ragged: RaggedBatch, sequences: NDArray[np.int64], at_end: int, to
     """`token` at the beginning (`at_end` 0) or end (1) of the given sequences."""
     lengths = ragged.lengths
     lengths[sequences] += 1
-    return from_lengths(np.insert(ragged.ids, ragged.offsets[sequences + at_end], token), lengths)
+    limits = [0, *ragged.offsets[sequences + at_end].tolist(), len(ragged.ids)]
+    inserted = np.array([token], dtype=ragged.ids.dtype)
+    parts = [part for start, end in itertools.pairwise(limits) for part in (inserted, ragged.ids[start:end])]
+    return from_lengths(np.concatenate(parts[1:]), lengths)  # np.insert would need a mask of all ids besides

@@ -24,7 +24,7 @@ from nemo_ext.config.checks import check_values
 from nemo_ext.tokenizers.ragged import RaggedBatch, from_lengths
 from nemo_ext.tokenizers.text_tokenizer import TextTokenizer
 
-BLOCK_TOKENS = 1 << 19  # of longer documents the plugin is given one block after the other; Patok takes about 100 bytes a token
+BLOCK_TOKENS = 1 << 18  # of longer documents the plugin is given one block after the other; Patok takes about 100 bytes a token
 
 PLUGINS = Registry(
     "tokenizer plugin",
