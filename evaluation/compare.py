@@ -8,7 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.compare_arms import FEW_ITEMS, compare_measurement, describe_unpaired
-from evaluation.compare_facts import BUDGET, CONSEQUENCES, SEEDS, Facts, covered, facts_of_measured, facts_of_run, run_bytes_per_token
+from evaluation.compare_facts import (
+    BUDGET,
+    CONSEQUENCES,
+    SEEDS,
+    Facts,
+    covered,
+    facts_of_measured,
+    facts_of_run,
+    run_bytes_per_token,
+    windows_of,
+)
 from evaluation.compare_inputs import Inputs, Measured, Run, read_inputs
 from evaluation.stored import NoItemScoresError
 from nemo_ext.common.errors import DataError
@@ -81,12 +91,13 @@ def _measurements(measured: Sequence[Measured]) -> list[list[Measured]]:
 
 def _facts_of_arms(inputs: Inputs) -> dict[str, list[Facts]]:
     facts: dict[str, list[Facts]] = {}
-    seen = set()
+    seen: dict[tuple[str, str], Facts] = {}
     for one in inputs.measured:
         key = (one.label, one.model["weights_sha256"])
         if key not in seen:  # a model in several suites is one model
-            seen.add(key)
-            facts.setdefault(one.label, []).append(facts_of_measured(one))
+            seen[key] = facts_of_measured(one)
+            facts.setdefault(one.label, []).append(seen[key])
+        seen[key].known |= windows_of(one)
     for run in inputs.runs:
         if run.label not in facts:
             facts[run.label] = []

@@ -73,8 +73,7 @@ def facts_of_measured(one: Measured) -> Facts:
     """Of a model in results.json: how it was measured, and of its run, where its folder and the run's are still there."""
     facts, settings = Facts(), one.source.results["settings"]
     model, versions = one.model, one.source.results["versions"]
-    names = ("architecture", "tokenizer_sha256", "context_tokens", "stride_tokens")
-    facts.known |= {f"evaluation.{name}": model[name] for name in names if name in model}
+    facts.known |= {f"evaluation.{name}": model[name] for name in ("architecture", "tokenizer_sha256") if name in model}
     facts.known |= {f"evaluation.versions.{name}": value for name, value in versions.items() if name in ("sibol", "torch", "transformers")}
     facts.known["evaluation.dtype"] = settings.get("dtype")
     provenance = _provenance_file(one)
@@ -82,13 +81,20 @@ def facts_of_measured(one: Measured) -> Facts:
         facts.unknown.append(f"{one.label}: no provenance.json beside the weights that were measured, so its training is not known")
         return facts
     facts.known["model.parameters"] = (provenance.get("weights") or {}).get("parameters")
-    folder = Path((provenance.get("run") or {}).get("folder") or "")
+    run = provenance.get("run") or {}
+    folder = Path(run.get("folder") or "")
     settings_path = folder / SETTINGS_NAME
-    if not settings_path.is_file() or sha256_of_file(settings_path) != provenance["run"].get("run_yaml_sha256"):
+    if not settings_path.is_file() or sha256_of_file(settings_path) != run.get("run_yaml_sha256"):
         facts.unknown.append(f"{one.label}: the run folder that its provenance.json names is gone or changed, so settings are not compared")
         return facts
     trained = facts_of_run(read_run(folder, one.label), (provenance.get("source") or {}).get("step"))
     return Facts(trained.known | facts.known, facts.unknown + trained.unknown)
+
+
+def windows_of(one: Measured) -> dict[str, Any]:
+    """How much text the model saw at a time, which may be another in every suite."""
+    names = ("context_tokens", "stride_tokens")
+    return {f"evaluation.{one.suite['name']}.{name}": one.model[name] for name in names if name in one.model}
 
 
 def _provenance_file(one: Measured) -> dict[str, Any] | None:

@@ -5,7 +5,6 @@ A label is the name of the folder unless it is given as LABEL=PATH; what shares 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -114,17 +113,23 @@ def _split_label(argument: str | Path) -> tuple[str | None, Path]:
 
 
 def _distinct_names(paths: Sequence[Path]) -> dict[Path, str]:
-    """The folder's name, with that of the folder around it where two folders have the same."""
-    names = Counter(path.name for path in set(paths))
-    return {path: path.name if names[path.name] == 1 else f"{path.parent.name}/{path.name}" for path in paths}
+    """The folder's name, with as many of the folders around it as no other folder shares."""
+    names = {}
+    for path in set(paths):
+        others, depth = [other.parts for other in set(paths) if other != path], 1
+        while any(parts[-depth:] == path.parts[-depth:] for parts in others):
+            depth += 1
+        names[path] = str(Path(*path.parts[-depth:]))
+    return names
 
 
 def _measured(results: Sequence[tuple[str | None, StoredResults]]) -> list[Measured]:
-    """Models and baselines; a baseline that was measured in the same way before is not listed again."""
+    """Models and baselines; a baseline that was measured before, or is the model of other results, is not listed again."""
     found: list[Measured] = []
     explicit: list[bool] = []
     for label, one in results:
-        if one.results["baseline"] and not _known(found, one):
+        others = [Measured("", other, "model") for _, other in results if other is not one]
+        if one.results["baseline"] and not _known([*found, *others], one):
             found.append(Measured("", one, "baseline"))
             explicit.append(False)
         found.append(Measured(label or "", one, "model"))

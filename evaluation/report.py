@@ -188,7 +188,7 @@ def _scores(name: str, members: Sequence[Measured], sources: Sources) -> Table:
 def _missing(members: Sequence[Measured]) -> list[str]:
     """Baselines that a reader will look for."""
     found = []
-    if not any(one.part == "baseline" for one in members):
+    if not any(one.source.results["baseline"] for one in members):
         found.append("No untrained or base model was measured beside these; `sibol evaluate --baseline` does that.")
     names = " ".join(name for one in members for name in one.results["references"])
     absent = [name for name in EXPECTED_REFERENCES if name not in names]

@@ -17,6 +17,7 @@ RESULTS_SCHEMA = "sibol.results/1"
 Part = Literal["model", "baseline"]
 # Settings that may differ between results without making them another measurement; `evaluation.compare` names those that differ.
 FREE_SETTINGS = ("batch_size", "context_tokens", "stride_tokens", "resamples", "confidence", "seed")
+FREE_OPTIONS = ("labels", "add_prefix_space")  # what fits the names and words of the data to one model: another needs others
 
 
 class NoItemScoresError(DataError):
@@ -60,7 +61,7 @@ class StoredResults:
         """Suite, version, texts and rules of scoring: what two results must share to be compared."""
         suite, data, settings = self.results["suite"], self.results["data"], self.results["settings"]
         rules = {f"settings.{name}": value for name, value in settings.items() if name not in (*FREE_SETTINGS, "options")}
-        rules |= {f"settings.{name}": value for name, value in settings.get("options", {}).items()}
+        rules |= {f"settings.{name}": value for name, value in settings.get("options", {}).items() if name not in FREE_OPTIONS}
         ignored = ("settings.split", "settings.text_field")  # where the texts were read; what was read is in their digest
         rules = {name: value for name, value in rules.items() if name not in ignored}
         return {"suite": suite["name"], "suite version": suite["version"], "data sha256": data["sha256"], **rules}

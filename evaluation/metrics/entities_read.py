@@ -19,7 +19,7 @@ SUFFIXES = (".tsv", ".conll", ".iob", ".iob2", ".bio", ".txt")
 HIPE_COLUMN = "NE-COARSE-LIT"
 TOKEN_COLUMN, NOTES_COLUMN = "TOKEN", "MISC"
 DOCUMENT_START = "-DOCSTART-"
-METADATA = re.compile(r"#\s*(?:hipe2022:)?(document_id|date|language|dataset|split|applicable_columns)\s*=\s*(.*?)\s*")
+METADATA = re.compile(r"#\s*(?:hipe2022:)?(document_id|date|language|dataset)\s*=\s*(.*?)\s*")
 DISTANCE = re.compile(r"LED(\d+(?:\.\d+)?)")
 
 
@@ -170,11 +170,12 @@ def _read_hipe(file: Path, lines: Sequence[tuple[int, str]], column: str | None)
     header: list[str] = []
     document = _Builder(file)
     for number, line in lines:
-        if line.startswith("# ") and "\t" not in line:
-            if document.words and not line.startswith("# segment"):  # HIPE 2020 marks parts of a document so
+        note = line.rstrip("\t")  # spreadsheets fill up the columns
+        if note.startswith("# ") and "\t" not in note:
+            if document.words and not note.startswith("# segment"):  # HIPE 2020 marks parts of a document so
                 yield document
                 document = _Builder(file)
-            if found := METADATA.fullmatch(line):
+            if found := METADATA.fullmatch(note):
                 document.facts[found[1]] = found[2]
         elif line and not header:
             header = line.split("\t")
@@ -232,7 +233,7 @@ def _read_conll(file: Path, lines: Sequence[tuple[int, str]], column: str | None
 
 def _conll_word(fields: list[str], expected: int, column: str | None, place: str) -> tuple[str, str]:
     wanted = int(column) if column else expected
-    if len(fields) != expected or len(fields) < max(2, wanted) or not fields[0].strip():
+    if len(fields) != expected or len(fields) < max(2, wanted) or not fields[0].strip(" "):
         raise DataError(
             f"{place} has {len(fields)} columns, expected {max(2, wanted, expected)}, the word first and its label in column {wanted}: "
             f"{' '.join(fields)[:80]!r}. Mend the line."

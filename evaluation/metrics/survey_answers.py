@@ -108,11 +108,12 @@ def parse_answer(text: str, finished: bool, scale: Scale) -> int | str:
         numbers = len(re.findall(_NUMBER, line))
         return (NO_NUMBER if line.strip() else EMPTY) if not numbers else AMONG_WORDS if numbers == 1 else SEVERAL_NUMBERS
     whole, _, fraction = match[1].partition(".")
-    long = len(whole.lstrip("+-0")) > MOST_DIGITS
-    if long or abs(int(whole)) > max(abs(scale.minimum), abs(scale.maximum)):
+    digits = whole.lstrip("+-0") or "0"  # int() takes no thousands of digits, zeros or not
+    if len(digits) > MOST_DIGITS or int(digits) > max(abs(scale.minimum), abs(scale.maximum)):
         return OFF_SCALE  # and more digits would not bring it back
+    value = -int(digits) if whole.startswith("-") else int(digits)
     if not finished and not end_of_line:
         return CUT_OFF
     if fraction.strip("0"):
         return NOT_WHOLE
-    return int(whole) if int(whole) in scale else OFF_SCALE
+    return value if value in scale else OFF_SCALE

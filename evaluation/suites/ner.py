@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from evaluation.classification import load_classifier
@@ -45,10 +46,12 @@ class Ner(SuiteDefaults):
     lower_is_better = False
     options = NerOptions
     reads_predictions = True
+    unused = MappingProxyType({**SuiteDefaults.unused, "split": "--split", "text_field": "--text-field"})
 
     def check(self, settings: Settings, folders: Sequence[ModelFolder]) -> None:
         """Refuse options, and models that neither label words nor write text."""
         check_options(self.chosen(settings))
+        self.refuse_unused(settings)
         for folder in folders:
             if not isinstance(folder, PredictionFile):
                 _architecture(folder)

@@ -223,7 +223,7 @@ def _warnings(scores: Sequence[SurveyScores]) -> list[str]:
     studies, found = len(studies_of(items.cells)), []
     if studies < FEW_STUDIES:
         found.append(f"The intervals rest on {studies} studies; with fewer than {FEW_STUDIES} they are too narrow.")
-    if items.split.kind == "official":
+    if items.split.is_published:
         found.append(PUBLISHED_NOTE)
     if items.left_out:
         counts = ", ".join(f"{count:,} {reason}" for reason, count in sorted(items.left_out.items()))

@@ -29,6 +29,8 @@ SYSTEM = (
 )
 OPTIONS_AT_ONCE = 1 << 15  # bounds the memory for their tokens; a single question may have more
 SNIPPET_CHARACTERS = 80
+SAMPLED = ("temperature", "top_p", "samples", "sampling_seed", "max_new_tokens")
+IDLE = {"generate": ("answer_end",), "likelihood": SAMPLED}  # options that this kind of answer does not read
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,10 @@ def check_options(options: SurveyOptions, given: Sequence[str]) -> Any:
 
     if not options.chat and "system" in given:
         raise ConfigError("--set system= is for chats, and this is plain text. Add --set chat=true.")
+    idle = [name for name in given if name in IDLE[options.answer] or (options.chat and name in ("answer_start", "answer_end"))]
+    if idle:
+        how = f"answer={options.answer}" + (" in a chat" if options.chat else "")
+        raise ConfigError(f"--set {idle[0]}= would change nothing with {how}. Leave it out.")
     if options.most_per_cell is not None and options.most_per_cell < 1:
         raise ConfigError(f"--set most_per_cell={options.most_per_cell}: expected at least 1, or none for all.")
     if options.answer == "likelihood" and not options.answer_end:

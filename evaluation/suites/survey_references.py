@@ -37,7 +37,7 @@ def references(items: SurveyItems, resampling: tuple[int, float, int]) -> dict[s
         training = items.training
         found["majority"] = _constant(items, resampling, lambda scale: majority(scale, training))
     found["human"] = metrics(_resampled_people(items.cells, resampling[2]), resampling, SPREAD)
-    if items.split.kind == "official":
+    if items.split.is_published:
         found |= {name: {"wasserstein_human_range": Interval(value)} for name, value in PUBLISHED.items()}
     return found
 

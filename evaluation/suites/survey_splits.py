@@ -37,6 +37,11 @@ class Split:
     facts: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
+    @property
+    def is_published(self) -> bool:
+        """Whether published figures are of these studies."""
+        return self.kind == "official" and self.name == "unseen"
+
     def as_dict(self) -> dict[str, Any]:
         """For results.json."""
         return {"kind": self.kind, "name": self.name, **self.facts}

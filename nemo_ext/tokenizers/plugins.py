@@ -130,7 +130,7 @@ def _apply_in_blocks(
         result, verdicts = _apply_checked(plugin, block, key, seed, vocab_size)
         end = used + len(result.ids)
         if end > len(ids):
-            ids = np.concatenate([ids[:used], np.empty(len(ids), dtype=ids.dtype)])
+            ids = np.concatenate([ids[:used], np.empty(len(ids) + len(result.ids), dtype=ids.dtype)])
         ids[used:end] = result.ids
         used, lengths[document], changed[document] = end, lengths[document] + end - used, changed[document] or bool(verdicts.any())
     return from_lengths(ids[:used], lengths), int(changed.sum())

@@ -147,12 +147,56 @@ def test_results_of_other_versions_or_items_are_not_compared_and_the_reason_is_s
     assert "pacute of a and b is not compared: suite version, data sha256 differ." in comparison["warnings"]
 
 
+def test_options_of_the_data_keep_results_apart_and_those_that_fit_a_model_to_them_do_not(tmp_path: Path) -> None:
+    settings = {"resamples": 200, "confidence": 0.95, "seed": 1, "dtype": "float32"}
+    for name, scores, options in (
+        ("a", BASE, {"labels": "PER:pers"}),
+        ("b", BETTER, {"labels": "PERSON:pers", "add_prefix_space": "true"}),
+        ("c", BETTER, {"scheme": "lenient"}),
+    ):
+        write_results(tmp_path / name, scores, suite="ner", model=name, settings=settings | {"options": options})
+    assert len(compared(tmp_path, tmp_path / "a", tmp_path / "b")["suites"]) == 1
+    assert "ner of a and c is not compared: settings.scheme differ." in compared(tmp_path, tmp_path / "a", tmp_path / "c")["warnings"]
+
+
 def test_a_baseline_in_two_results_is_one_arm(tmp_path: Path) -> None:
     write_results(tmp_path / "a", BASE, baseline=[0.0] * 40, model="a")
     write_results(tmp_path / "b", BETTER, baseline=[0.0] * 40, model="b")
     (suite,) = compared(tmp_path, tmp_path / "a", tmp_path / "b")["suites"]
     assert [(arm["label"], arm["seeds"]) for arm in suite["arms"]] == [("base", 1), ("a", 1), ("b", 1)]
     assert [(one["from"], one["to"]) for one in suite["comparisons"]] == [("base", "a"), ("base", "b"), ("a", "b")]
+
+
+def test_a_baseline_that_has_results_of_its_own_is_one_arm_in_any_order(tmp_path: Path) -> None:
+    write_results(tmp_path / "a", BASE, baseline=[0.0] * 40, model="a")
+    write_results(tmp_path / "alone", [0.0] * 40, model="base")
+    for arguments in ((tmp_path / "alone", tmp_path / "a"), (tmp_path / "a", tmp_path / "alone")):
+        comparison = compared(tmp_path, *arguments)
+        (suite,) = comparison["suites"]
+        assert sorted((arm["label"], arm["seeds"]) for arm in suite["arms"]) == [("a", 1), ("base", 1)]
+        assert not [warning for warning in comparison["warnings"] if "the same weights" in warning]
+    own = write_results(tmp_path / "own", BASE, baseline=BASE, model="same")
+    assert len(compared(tmp_path, own)["suites"][0]["arms"]) == 2  # a model beside itself
+
+
+def test_models_in_folders_of_the_same_name_are_not_taken_for_seeds_of_one(tmp_path: Path) -> None:
+    for name, scores in (("plain", BASE), ("patok", BETTER)):
+        write_results(tmp_path / name / "export" / "results", scores, model="hf")
+    (suite,) = compared(tmp_path, *(tmp_path / name / "export" / "results" for name in ("plain", "patok")))["suites"]
+    assert [(arm["label"], arm["seeds"]) for arm in suite["arms"]] == [("plain/export/hf", 1), ("patok/export/hf", 1)]
+
+
+def test_a_context_that_differs_in_any_suite_is_warned_of(tmp_path: Path) -> None:
+    folders = [
+        write_results(tmp_path / f"{name}-{suite}", scores, model=name, suite=suite)
+        for name, scores in (("a", BASE), ("b", BETTER))
+        for suite in ("pacute", "langgame")
+    ]
+    assert "context_tokens" not in " ".join(compared(tmp_path, *folders)["warnings"])
+    results = json.loads((folders[-1] / "results.json").read_text())
+    results["model"]["context_tokens"] = 16
+    (folders[-1] / "results.json").write_text(json.dumps(results))
+    assert "evaluation.langgame.context_tokens differs: a 32, b 16." in compared(tmp_path, *folders)["warnings"]
 
 
 def test_runs_that_differ_in_more_than_the_factor_are_warned_of(tmp_path: Path) -> None:
@@ -166,6 +210,16 @@ def test_runs_that_differ_in_more_than_the_factor_are_warned_of(tmp_path: Path) 
     assert "trained.tokens differs by 33.33%: first 2,000, second 1,500." in warnings
     assert "train.seed differs, which is a difference of its own" in warnings
     assert "cannot be opened any more" in " ".join(comparison["unknown"])
+
+
+def test_a_model_without_a_run_has_no_settings_wherever_one_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "provenance.json").write_text(json.dumps({"weights": {"fingerprint": "f", "parameters": 5}}))
+    write_results(tmp_path / "results-a", BASE, model="a", provenance={"weights_fingerprint": "f"})
+    write_results(tmp_path / "results-b", BETTER, model="b")
+    monkeypatch.chdir(write_run(tmp_path / "run"))  # whose run.yaml is none of theirs
+    unknown = compared(tmp_path, tmp_path / "results-a", tmp_path / "results-b")["unknown"]
+    assert "a: the run folder that its provenance.json names is gone or changed, so settings are not compared" in unknown
 
 
 def test_runs_that_differ_in_the_factor_alone_give_no_warning_and_seeds_alone_a_hint(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def test_hipe_documents_have_words_labels_metadata_spaces_sentences_and_noise(tm
 def test_hipe_2020_segments_do_not_end_a_document(tmp_path: Path) -> None:
     lines = [
         HEADER,
-        "# document_id = a",
+        "# document_id = a" + "\t" * 9,  # as spreadsheets write it
         "# segment_iiif_link = x",
         hipe_line("A", "B-PER"),
         "# segment_iiif_link = y",

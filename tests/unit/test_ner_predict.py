@@ -11,6 +11,8 @@ import pytest
 from evaluation.classification import WordLabels
 from evaluation.generation import Generated, Prompt, Sampling
 from evaluation.metrics.entities import Entity
+from evaluation.suites import Settings
+from evaluation.suites.ner import SUITE
 from evaluation.suites.ner_data import NerItems, NerOptions, read_items, read_predictions
 from evaluation.suites.ner_predict import Predictions, as_lines, check_options, classify, from_labels, generate
 from nemo_ext.common.errors import ConfigError
@@ -144,6 +146,14 @@ def test_predictions_written_as_lines_are_read_as_predictions(items: NerItems, t
     assert again.found[0].entities == (Entity(0, 2, "PER"), Entity(2, 3, "PER"))
 
 
+def test_a_word_of_other_white_space_is_a_word_in_every_kind_of_file(tmp_path: Path) -> None:
+    header = "TOKEN\tNE-COARSE-LIT\tMISC\n"
+    (tmp_path / "hipe.tsv").write_text(header + "Rome\tB-loc\t_\n\u00a0\tO\t_\n", encoding="utf-8")
+    items = read_items(tmp_path / "hipe.tsv", OPTIONS)
+    (tmp_path / "predictions.tsv").write_bytes(as_lines(from_labels(items, [("B-loc", "O")], "iob2", {"loc": "loc"})))
+    assert read_predictions(tmp_path / "predictions.tsv", items, OPTIONS) == [("B-loc", "O")]
+
+
 def test_options_that_make_no_sense_are_refused(items: NerItems) -> None:
     with pytest.raises(ConfigError, match=r"has no \{text\}"):
         written(items, lambda text: "", NerOptions(prompt="Mark it."))
@@ -152,3 +162,7 @@ def test_options_that_make_no_sense_are_refused(items: NerItems) -> None:
             check_options(NerOptions(**{name: 0}))
     with pytest.raises(ConfigError, match="expected at most 1000"):
         check_options(NerOptions(chunk_words=2000))
+    unread = {"--split": Settings(split="dev"), "--text-field": Settings(text_field="a"), "--stride": Settings(stride_tokens=8)}
+    for option, settings in unread.items():
+        with pytest.raises(ConfigError, match=f"{option}: the suite ner does not read it"):
+            SUITE.check(settings, [])

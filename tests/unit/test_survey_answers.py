@@ -84,6 +84,8 @@ def test_what_is_no_scale_is_refused_with_the_reason(question: str, reason: str)
         ("-7", OFF_SCALE),
         ("9" * 100, OFF_SCALE),
         ("9" * 5000, OFF_SCALE),  # more digits than int() takes
+        ("0" * 5000, OFF_SCALE),
+        ("0" * 5000 + "7", 7),
     ],
 )
 def test_an_answer_is_a_number_on_the_scale_or_a_named_failure(text: str, answer: int | str) -> None:

@@ -20,8 +20,8 @@ RESAMPLING = (100, 0.95, 1)
 FIVE = Scale(1, 5)
 
 
-def items(path: Path, **options: str) -> SurveyItems:
-    return SUITE.read(path, Settings(options=options))
+def items(path: Path, split: str | None = None, **options: str) -> SurveyItems:
+    return SUITE.read(path, Settings(split=split, options=options))
 
 
 def test_trivial_models_answer_what_they_are_said_to() -> None:
@@ -65,3 +65,5 @@ def test_published_figures_stand_beside_the_published_split_alone(tmp_path: Path
     (tmp_path / "participant_mapping.json").write_text(str(mapping).replace("'", '"'))
     found = references(items(data, mapping=str(tmp_path / "participant_mapping.json")), RESAMPLING)
     assert set(found["published uniform"]) == {"wasserstein_human_range"} and set(PUBLISHED) <= set(found)
+    seen = items(write_records(tmp_path / "seen.jsonl", records(("t0",))), "seen", mapping=str(tmp_path / "participant_mapping.json"))
+    assert not set(PUBLISHED) & set(references(seen, RESAMPLING))  # those are of the unseen studies

@@ -52,6 +52,18 @@ def test_text_without_white_space_is_cut_between_characters(tmp_path: Path) -> N
             spelled(tokenizer, block.ids.tolist()).decode()
 
 
+def test_a_plugin_may_make_many_tokens_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    tokenizer = KINDS["byte-level"](tmp_path / "tokenizer")
+    longest = int((np.diff(tokenizer.spelling.offsets) * tokenizer.spelling.ordinary).argmax())
+    batch = ragged([[longest] * 40])
+    monkeypatch.setattr(plugins, "BLOCK_TOKENS", 39)
+    plugin = plugins.create("stochastok", {"expand_prop": 60.0}, tokenizer)
+    result = plugins.apply(plugin, batch, np.zeros(1, np.uint64), 1, tokenizer.vocab_size)
+    assert len(result.ids) > 3 * len(batch.ids)
+    assert spelled(tokenizer, result.ids.tolist()) == spelled(tokenizer, batch.ids.tolist())
+
+
 def test_the_first_block_has_the_number_of_its_document() -> None:
     assert block_key(7, 0) == 7 and len({block_key(document, block) for document in range(50) for block in range(50)}) == 2500
 
