@@ -24,6 +24,7 @@ SMOOTHED_FROM_POINTS = 200  # below this every single figure can be seen
 SMOOTHED_SHARE = 0.02
 BAR_INCHES = 0.2
 MOST_BARS = 60
+LONGEST_NAME = 56  # of a category beside its bars, in characters
 STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -134,10 +135,10 @@ def bar_figure(name: str, title: str, metric: str, bars: Sequence[Bar], models: 
         axes.set_xlabel(metric)
 
     alt = f"{title}: bars of {len(starts)} categories for {', '.join(models)}; the same figures stand in the table."
-    return _figure(name, title, alt, draw, height_inches=0.9 + BAR_INCHES * (max(places.values(), default=0) + 1))
+    return _figure(name, title, alt, draw, 0.9 + BAR_INCHES * (max(places.values(), default=0) + 1), 6.6)
 
 
-def _figure(name: str, title: str, alt: str, draw: Callable[[Any], None], height_inches: float = 2.9) -> Figure:
+def _figure(name: str, title: str, alt: str, draw: Callable[[Any], None], height_inches: float = 2.9, width_inches: float = 4.4) -> Figure:
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure as Canvas
@@ -146,7 +147,7 @@ def _figure(name: str, title: str, alt: str, draw: Callable[[Any], None], height
     output = io.BytesIO()
     with matplotlib.rc_context(STYLE):
         layout = ConstrainedLayoutEngine(w_pad=0.12)  # wide enough for a tick label that sticks out at the end of the axis
-        figure = Canvas(figsize=(4.4, height_inches), layout=layout)
+        figure = Canvas(figsize=(width_inches, height_inches), layout=layout)
         FigureCanvasSVG(figure)
         draw(figure.subplots())
         figure.savefig(output, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
@@ -196,7 +197,7 @@ def _words(curves: Sequence[Curve], title: str, unit: str, places: str) -> str:
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= 24 else f"{text[:23]}…"
+    return text if len(text) <= LONGEST_NAME else f"{text[: LONGEST_NAME - 1]}…"
 
 
 def smoothing_window(points: int) -> int:
