@@ -20,6 +20,7 @@ CHUNK_BYTES = 64 << 20  # fp32 logits whose log-sum-exp is taken in one step
 # Logits of one batch; a single long row may exceed it. On a CPU small batches are faster, because they stay in the caches
 # (a model of 6 layers, width 256, vocabulary 4,096: 2,700 tokens/s of one core with 32 MiB, 2,200 with 256 MiB).
 LOGIT_BYTES = {"cpu": 32 << 20, "cuda": 2 << 30}
+WIDENING = 4  # of a layer's feed-forward part
 Advance = Callable[[float], None]  # told the UTF-8 bytes of text scored since the last call
 # Log-likelihood in nats; rank: 1 where no token was likelier, else 1 + how many were, or 2 where only the first rank matters.
 Scores = tuple[npt.NDArray[np.float64], IntArray]
@@ -32,7 +33,9 @@ class Network:
         self.model = model
         self.device = model.device
         self.vocab_size = int(model.get_output_embeddings().weight.shape[0])
-        self.max_positions = LOGIT_BYTES["cpu" if self.device.type == "cpu" else "cuda"] // (4 * self.vocab_size)
+        # Where the vocabulary is small, as of bytes, what a layer computes on the way takes more memory than the logits.
+        widest = max(self.vocab_size, WIDENING * getattr(model.config.get_text_config(), "hidden_size", 0))
+        self.max_positions = LOGIT_BYTES["cpu" if self.device.type == "cpu" else "cuda"] // (4 * widest)
         self._parameters = frozenset(inspect.signature(model.forward).parameters)
 
     def forward(self, inputs: torch.Tensor, mask: torch.Tensor, use_cache: bool = False, **options: Any) -> Any:

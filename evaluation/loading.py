@@ -6,6 +6,8 @@ look plausible. What is done with the model is the business of `evaluation.model
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from nemo_ext.common.errors import ConfigError, ConversionError, DataError
 from nemo_ext.common.files import read_json, sha256_of_file, sha256_of_json
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
-TOKENIZER_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt")
+TOKENIZER_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt", "chat_template.jinja")
 WEIGHTS_INDEX = "model.safetensors.index.json"
 PROVENANCE_NAME = "provenance.json"
 EXPORT_AGAIN = "Expected a complete Hugging Face folder, as `sibol export` writes it: export the model again or check the path."
@@ -107,19 +109,19 @@ def choose_device(device: str) -> str:
     """ "cpu" or a CUDA device for "auto" or a name. Raises ConfigError for what is not there."""
     import torch
 
-    # torch.cuda: scoring runs plain transformers, without the backend that trains.
-    available = torch.cuda.is_available()
-    if device.startswith("cuda") and not available:
-        raise ConfigError(f"--device {device} was asked for, but PyTorch finds no CUDA device here. Choose --device cpu or auto.")
-    if device != "auto" and device != "cpu" and not device.startswith("cuda"):
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", device):
         raise ConfigError(f"Unknown device {device!r}. Expected auto, cpu, cuda or cuda:NUMBER.")
-    return ("cuda" if available else "cpu") if device == "auto" else device
+    # torch.cuda: scoring runs plain transformers, without the backend that trains.
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device.startswith("cuda") and int(device.partition(":")[2] or 0) >= count:
+        raise ConfigError(f"--device {device}: PyTorch finds {count or 'no'} CUDA devices here. Choose --device cpu or auto.")
+    return ("cuda" if count else "cpu") if device == "auto" else device
 
 
-def load_pretrained(folder: ModelFolder, kind: str, device: Any, **options: Any) -> tuple[Any, Any]:
+def load_pretrained(folder: ModelFolder, kind: str, device: Any, unread: Sequence[str] = (), **options: Any) -> tuple[Any, Any]:
     """The model in fp32 on `device`, in evaluation mode, and its tokenizer; `kind` names a class of transformers, most often an Auto class.
 
-    options: more arguments of `from_pretrained`.
+    unread: parts of the names of tensors that may be left unused. options: more arguments of `from_pretrained`.
     Raises DataError for what cannot be read, ConversionError when weights are missing or left over.
     """
     import torch
@@ -134,8 +136,9 @@ def load_pretrained(folder: ModelFolder, kind: str, device: Any, **options: Any)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise DataError(f"{folder.path} cannot be loaded by transformers: {error}. {EXPORT_AGAIN}") from error
     model, report = loaded
-    for problem, consequence in (("missing_keys", "would start from random values"), ("unexpected_keys", "would be left unused")):
-        names = sorted(report[problem])
+    left = {name for name in report["unexpected_keys"] if not any(part in name for part in unread)}
+    for found, consequence in ((report["missing_keys"], "would start from random values"), (left, "would be left unused")):
+        names = sorted(found)
         if names:
             raise ConversionError(
                 f"The weights in {folder.path} do not fit its config: {len(names)} tensors {consequence} ({', '.join(names[:5])}"

@@ -23,7 +23,9 @@ from evaluation.windows import IntArray, plan_batches
 from nemo_ext.common.errors import DataError
 
 PseudoLikelihood = Literal["within_word_l2r", "original"]
-MASKED_ENDING = "ForMaskedLM"
+MASKED_ENDINGS = ("ForMaskedLM", "ForPreTraining")  # BertForPreTraining has the same head for masked tokens
+# Heads that published checkpoints (bert-base-uncased, roberta-base) hold beside it, and that no prediction of a masked token reads.
+OTHER_HEADS = (".pooler.", "cls.seq_relationship.")
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ class MaskedModel:
 
 def is_masked(folder: ModelFolder) -> bool:
     """Whether the folder's architecture is a masked language model."""
-    return any(name.endswith(MASKED_ENDING) for name in folder.config.get("architectures") or [])
+    return any(name.endswith(MASKED_ENDINGS) for name in folder.config.get("architectures") or [])
 
 
 def load_either(folder: ModelFolder, device: str, context: int | None, batch_size: int | None, method: PseudoLikelihood) -> Any:
@@ -143,6 +145,6 @@ def load_either(folder: ModelFolder, device: str, context: int | None, batch_siz
     if not is_masked(folder):
         return load_model(folder, device, context, batch_size)
     context = choose_context(folder, context)
-    model, tokenizer = load_pretrained(folder, "AutoModelForMaskedLM", torch.device(choose_device(device)))
+    model, tokenizer = load_pretrained(folder, "AutoModelForMaskedLM", torch.device(choose_device(device)), OTHER_HEADS)
     # RoBERTa's config counts positions that no token may take; its tokenizer knows better.
     return MaskedModel(model, tokenizer, min(context, tokenizer.model_max_length), batch_size, method)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from evaluation.forward import LOGIT_BYTES, Network
 from evaluation.generation import Prompt, Sampling, choose, draws
 from evaluation.loading import load_model, open_folder
 from evaluation.models import HuggingFaceModel, Question
@@ -184,6 +185,14 @@ def test_prompts_that_cannot_be_continued_are_refused(model: HuggingFaceModel, p
 def test_sampling_that_means_nothing_is_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(settings))):
         Sampling(**settings)
+
+
+def test_batches_of_a_model_with_few_tokens_are_bounded_by_its_width() -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    few, many = (GPT2LMHeadModel(GPT2Config(vocab_size=size, n_positions=8, n_embd=64, n_layer=1, n_head=2)) for size in (32, 1000))
+    for model, widest in (few, 4 * 64), (many, 1000):
+        assert Network(model).max_positions == LOGIT_BYTES["cpu"] // (4 * widest)
 
 
 def test_logits_that_are_not_numbers_name_the_prompt(tmp_path: Path) -> None:

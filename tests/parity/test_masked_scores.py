@@ -14,7 +14,8 @@ from evaluation.masked import MaskedModel, PseudoLikelihood, load_either
 from evaluation.models import Question
 from evaluation.run import evaluate
 from evaluation.suites import Settings
-from nemo_ext.common.errors import ConfigError, DataError
+from evaluation.suites.multiple_choice import SUITE as MULTIPLE_CHOICE
+from nemo_ext.common.errors import ConfigError, ConversionError, DataError
 from tests.support.encoder_tokenizers import bert_tokenizer, modernbert_tokenizer
 from tests.support.tiny_language_models import change_weights, save_tiny_qwen2
 
@@ -27,16 +28,16 @@ QUESTIONS = [
 
 
 def save_masked(folder: Path, kind: str, spread: float = 0.3) -> Path:
-    """A tiny random BERT (WordPiece) or ModernBERT (byte-level)."""
+    """A tiny random BERT (WordPiece), the same with the heads of its pre-training, or ModernBERT (byte-level)."""
     import torch
-    from transformers import BertConfig, BertForMaskedLM, ModernBertConfig, ModernBertForMaskedLM
+    from transformers import BertConfig, BertForMaskedLM, BertForPreTraining, ModernBertConfig, ModernBertForMaskedLM
 
     torch.manual_seed(3)
     shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "initializer_range": spread}
     shape |= {"max_position_embeddings": CONTEXT}
-    if kind == "bert":
-        tokenizer = bert_tokenizer(folder)
-        BertForMaskedLM(BertConfig(vocab_size=tokenizer.vocab_size, **shape)).save_pretrained(folder)
+    if kind != "modernbert":
+        tokenizer, head = bert_tokenizer(folder), BertForMaskedLM if kind == "bert" else BertForPreTraining
+        head(BertConfig(vocab_size=tokenizer.vocab_size, **shape)).save_pretrained(folder)
     else:
         tokenizer = modernbert_tokenizer(folder)
         ids = {f"{name}_token_id": 0 for name in ("pad", "bos", "eos", "cls", "sep")}
@@ -101,6 +102,19 @@ def test_a_word_of_several_tokens_hides_its_later_tokens(folders: dict[str, Path
     assert one[1].tokens > 1 and one[1].log_likelihood != pytest.approx(other[1].log_likelihood, rel=1e-3)
     assert one[0].tokens == 1 and one[0].log_likelihood == pytest.approx(other[0].log_likelihood, rel=1e-5)
     assert [score.tokens for score in one] == [score.tokens for score in other]
+
+
+@pytest.mark.parametrize("architecture", ["BertForPreTraining", "BertForMaskedLM"])  # the second is what bert-base-uncased says
+def test_heads_that_no_masked_token_reads_are_left_out(architecture: str, tmp_path: Path) -> None:
+    folder = save_masked(tmp_path / "model", "pre-training")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"architectures": [architecture]}))
+    ((score,),) = load(folder).option_scores(QUESTIONS[2:], lambda _: None)
+    expected, _, _ = by_hand(folder, QUESTIONS[2], QUESTIONS[2].options[0], "within_word_l2r")
+    assert score.log_likelihood == pytest.approx(expected, rel=1e-5)
+    change_weights(folder, lambda weights: weights.update({"bert.more.weight": weights["bert.pooler.dense.bias"].clone()}))
+    with pytest.raises(ConversionError, match=r"1 tensors would be left unused \(bert\.more\.weight\)"):
+        load(folder)
 
 
 def run(model: Path, items: Sequence[dict[str, Any]], out: Path, suite: str, **given: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -172,6 +186,12 @@ def test_what_a_masked_model_cannot_score_is_refused(folders: dict[str, Path], t
         model.option_scores([Question("long", "fox " * 100, ("dog",))], lambda _: None)
     with pytest.raises(ConfigError, match="free text, which a masked model cannot write"):
         run(folders["bert"], [{"prompt": "a", "answers": ["b"]}], tmp_path / "out", "multiple_choice")
+    chosen = {"prompt": "a", "options": ["b", "c"], "gold": "b", "language": "en"}
+    (tmp_path / "both.jsonl").write_text("".join(json.dumps(item) + "\n" for item in (chosen, {"prompt": "a", "answers": ["b"]})))
+    with pytest.raises(ConfigError, match="free text"):  # before the options are scored, which may take hours
+        MULTIPLE_CHOICE.score(object(), MULTIPLE_CHOICE.read(tmp_path / "both.jsonl", Settings()), Settings(), lambda _: None)
+    with pytest.raises(DataError, match=r"jsonl:1 has a blank longer than '___'.*--set blank="):
+        run(folders["bert"], [{"text": "A _____ b.", "answer": "b"}], tmp_path / "out", "cloze")
     with pytest.raises(DataError, match=r"jsonl:1 has 2 blanks"):
         run(folders["bert"], [{"text": "___ and ___", "answer": "b"}], tmp_path / "out", "cloze")
     folder = save_masked(tmp_path / "nan", "bert")
