@@ -169,7 +169,7 @@ def needs_space(before: str, after: str) -> bool:
 
 def gold_in_prompt(item: Item) -> bool:
     """Whether an accepted answer stands in the prompt, in any case of letters."""
-    prompt = item.prompt.casefold()
+    prompt = canonical(item.prompt).casefold()
     return any(canonical(answer).casefold() in prompt for answer in item.answers)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from evaluation.choice import ChoiceItem, ChoiceItems, GenerativeItem, Item, collect_items
@@ -64,6 +65,8 @@ class ChoiceSuite(SuiteDefaults):
     primary_metric = "accuracy"
     lower_is_better = False
     options: type[Any] = ChoiceOptions
+    interval = "percentile bootstrap over items, or over clusters of them where items have any"
+    unused = MappingProxyType({**SuiteDefaults.unused, "split": "--split", "text_field": "--text-field"})
     rule = "byte"
     lists_options = True
     by_category = True
@@ -105,12 +108,12 @@ class ChoiceSuite(SuiteDefaults):
         choices = [item for item in items.items if isinstance(item, ChoiceItem)]
         texts = [item for item in items.items if isinstance(item, GenerativeItem)]
         found: dict[str, ItemScore] = {}
+        if texts:  # first, because not every model can write
+            written = self._write(model, texts, settings, advance)
+            found |= {item.id: score for item, score in zip(texts, written, strict=True)}
         if choices:
             scores = score_choices(model, choices, self._shown(settings), settings.seed, advance)
             found |= {item.id: score for item, score in zip(choices, scores, strict=True)}
-        if texts:
-            written = self._write(model, texts, settings, advance)
-            found |= {item.id: score for item, score in zip(texts, written, strict=True)}
         return ChoiceScores(items, [found[item.id] for item in items.items], self.rule)
 
     def summarise(self, scores: Sequence[ChoiceScores], settings: Settings) -> Summary:

@@ -58,7 +58,7 @@ def summarise_choices(
         baseline_metrics={name: figures[1] for name, figures in found.items()} if others else None,
         comparison={name: figures[2] for name, figures in found.items()} if others else None,
         domains=_categories(model, settings) if by_category else {},
-        warnings=[*_warnings(model, clusters), *_unknown(parts)],
+        warnings=[*_warnings(model, clusters), *_of_each(parts)],
     )
 
 
@@ -163,18 +163,18 @@ def _warnings(model: ChoiceScores, clusters: IntArray | None) -> list[str]:
     if independent < FEW_ITEMS:
         what = "items" if clusters is None else "clusters of items"
         found.append(f"The intervals rest on {independent} {what}; with fewer than {FEW_ITEMS} they are too narrow.")
-    unfinished = np.nansum(model.detail("unfinished"))
-    if unfinished:
-        found.append(f"{int(unfinished):,} texts were cut at the limit of tokens before they ended.")
     inside = np.nansum(model.detail("gold_in_prompt"))
     if inside:
         found.append(f"The right answer stands in the prompt of {int(inside):,} of {len(model.scores):,} items, where copying finds it.")
     return found
 
 
-def _unknown(parts: Sequence[ChoiceScores]) -> list[str]:
+def _of_each(parts: Sequence[ChoiceScores]) -> list[str]:
     found = []
     for label, one in zip(("model", "baseline"), parts, strict=False):
+        unfinished = np.nansum(one.detail("unfinished"))
+        if unfinished:
+            found.append(f"The {label} wrote {int(unfinished):,} texts that were cut before they ended; see --set max_new_tokens.")
         items = int((one.detail("unknown_tokens") > 0).sum())
         if items:
             found.append(

@@ -23,6 +23,14 @@ class Record:
     name: str
     fields: dict[str, Any]
 
+    @property
+    def id(self) -> str:
+        """The field `id`, or where there is none, or null, the name of the line."""
+        value = self.fields.get("id")
+        identity = self.name if value is None else str(value)
+        byte_count(identity, self.place)
+        return identity
+
     def text(self, name: str) -> str:
         """The field `name`, which must be text. Raises DataError with the place and what was found."""
         value = self.fields.get(name)
@@ -59,13 +67,14 @@ def read_records(path: Path) -> Iterator[Record]:
 
 
 def find_files(path: Path, suffixes: Sequence[str], expected: str = "a file or folder of files") -> list[Path]:
-    """`path`, or the files below it, with one of the endings; hidden ones are not looked at. Raises DataError if there are none."""
+    """`path`, or the files below it, with one of the endings; none that is hidden or in a hidden folder. DataError if there are none."""
     if path.is_file() and path.name.endswith(tuple(suffixes)):
         return [path]
     if not path.is_dir():
         found = f"has the ending {path.suffix!r}" if path.exists() else "does not exist"
         raise DataError(f"Data {path} {found}. Expected {expected} ending in {', '.join(suffixes)}.")
-    files = sorted(file for file in path.rglob("*") if file.is_file() and file.name.endswith(tuple(suffixes)) and file.name[0] != ".")
+    named = (file for file in path.rglob("*") if file.name.endswith(tuple(suffixes)) and file.is_file())
+    files = sorted(file for file in named if not any(part.startswith(".") for part in file.relative_to(path).parts))
     if not files:
         raise DataError(f"{path} has nothing to read in it. Expected {expected} ending in {', '.join(suffixes)}.")
     return files

@@ -107,10 +107,12 @@ def _item(record: Record, chosen: ClozeOptions) -> Item:
             f"{record.place} has {text.count(chosen.blank)} blanks {chosen.blank!r}, expected at most 1. Mend or split the item."
         )
     before, blank, after = text.partition(chosen.blank)
+    if len(set(chosen.blank)) == 1 and after.startswith(chosen.blank[0]):  # the rest of a longer blank would be scored as text
+        raise DataError(f"{record.place} has a blank longer than {chosen.blank!r}. Say how long blanks are with --set blank=, or mend it.")
     if not blank and not text[-1:].isspace():
         before += " "
     known = {name: record.text(name) for name in ("category", "language", "cluster") if name in record.fields}
-    common: dict[str, Any] = {"id": str(record.fields.get("id", record.name)), "prompt": before, "after": after, "where": record.place}
+    common: dict[str, Any] = {"id": record.id, "prompt": before, "after": after, "where": record.place}
     common |= {"language": chosen.language} | known
     if "options" in record.fields:
         return ChoiceItem(**common, options=record.texts("options"), gold=answer, question=text, space=False)

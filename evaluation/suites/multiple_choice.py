@@ -17,6 +17,7 @@ from evaluation.choice import ChoiceItem, GenerativeItem, Item
 from evaluation.choice_suite import ChoiceSuite, TextOptions
 from evaluation.records import Record, read_records
 from evaluation.suites import Settings
+from nemo_ext.common.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,12 @@ SUITE = MultipleChoice()
 
 def _item(record: Record, language: str) -> Item:
     fields = record.fields
-    common: dict[str, Any] = {"id": str(fields.get("id", record.name)), "prompt": record.text("prompt"), "where": record.place}
+    common: dict[str, Any] = {"id": record.id, "prompt": record.text("prompt"), "where": record.place}
     common |= {"language": language} | {name: record.text(name) for name in ("category", "language", "cluster") if name in fields}
     if "answers" in fields:
-        return GenerativeItem(**common, answers=record.texts("answers"), exact_case=fields.get("exact_case") is True)
+        exact_case = fields.get("exact_case") or False
+        if not isinstance(exact_case, bool):
+            raise DataError(f"{record.place} has {exact_case!r} in field 'exact_case', expected true or false. Mend the line.")
+        return GenerativeItem(**common, answers=record.texts("answers"), exact_case=exact_case)
     question = record.text("question") if "question" in fields else None
     return ChoiceItem(**common, options=record.texts("options"), gold=record.text("gold"), question=question)

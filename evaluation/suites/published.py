@@ -96,8 +96,7 @@ def make_item(
 
     Free answers have categories of their own. `more`: further fields of the items; one that a form has not is left out there.
     """
-    identity = str(record.fields.get("id", record.name))
-    common: dict[str, Any] = {"id": identity, "prompt": prompt, "language": language, "where": record.place}
+    common: dict[str, Any] = {"id": record.id, "prompt": prompt, "language": language, "where": record.place}
     exact_case, question = more.pop("exact_case", False), more.pop("question", None)
     if options is not None:
         more["question"] = question

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from evaluation.choice import ChoiceItem
+from evaluation.choice import ChoiceItem, gold_in_prompt
 from evaluation.choice_scoring import credit, normalise, rank, shown_order, shown_prompt
 from evaluation.compare import compare
 from evaluation.loading import load_model, open_folder
 from evaluation.models import HuggingFaceModel, Question
 from evaluation.run import evaluate
-from evaluation.suites import Settings
-from nemo_ext.common.errors import DataError, SibolError
+from evaluation.suites import SUITES, Settings
+from nemo_ext.common.errors import ConfigError, DataError, SibolError
 from tests.support.tiny_language_models import TEXTS, change_weights, save_tiny_gpt2, save_tiny_qwen2
 
 WORDS = ["puno", "bayan", "narra", "araw", "gabi", "dagat", "bundok", "ulan", "hangin", "lupa", "apoy", "bato", "ilog", "dahon"]
@@ -198,6 +198,7 @@ def test_results_are_paired_with_the_baseline_and_compare_reads_them(models: dic
         ({"options": "ab"}, r"jsonl:2 has 'ab' in field 'options'"),
         ({"prompt": None}, r"jsonl:2 has no text in field 'prompt' \(found None in it\)"),
         ({"answers": [""]}, r"jsonl:2 has the answers \[''\]"),
+        ({"answers": ["b"], "exact_case": "true"}, r"jsonl:2 has 'true' in field 'exact_case', expected true or false"),
     ],
 )
 def test_an_item_without_one_right_answer_is_refused_with_its_place(tmp_path: Path, change: dict[str, Any], complaint: str) -> None:
@@ -222,6 +223,7 @@ def test_majority_clusters_and_golds_in_prompts_are_in_the_table(models: dict[st
     results, _ = run(models["random"], items, tmp_path / "out")
     assert results["references"]["majority"]["accuracy"]["value"] == 0.75
     assert (results["data"]["clusters"], results["data"]["gold_in_prompt"]) == (12, 1)
+    assert "clusters" in results["settings"]["interval"]
     assert "12 clusters of items" in results["warnings"][0] and "1 of 24 items" in results["warnings"][1]
     assert "accuracy_gold_not_in_prompt" in results["metrics"]
 
@@ -239,6 +241,26 @@ def test_free_text_is_right_when_it_equals_an_answer_and_samples_are_averaged(mo
         assert row["contains"] >= row["correct"]
     assert values(results)["accuracy"] == pytest.approx(sum(row["correct"] for row in found) / len(found))
     assert "above_chance" not in results["metrics"] and "contains" in results["metrics"]
+
+
+def test_texts_that_were_cut_are_counted_for_each_model(models: dict[str, Path], tmp_path: Path) -> None:
+    items = [{"id": f"t{number}", "prompt": text[:12], "answers": ["x"]} for number, text in enumerate(TEXTS)]
+    results, _ = run(models["random"], items, tmp_path / "out", baseline=models["other"], max_new_tokens=1)
+    cut = [warning for warning in results["warnings"] if "were cut" in warning]
+    assert [warning.split(" wrote ")[0] for warning in cut] == ["The model", "The baseline"] and "max_new_tokens" in cut[0]
+
+
+@pytest.mark.parametrize(("given", "option"), [({"split": "dev"}, "--split"), ({"text_field": "body"}, "--text-field")])
+def test_options_without_an_effect_are_refused(given: dict[str, Any], option: str) -> None:
+    for name in ("cloze", "hierarchical", "minimal_pairs", "multiple_choice"):
+        with pytest.raises(ConfigError, match=f"{option}: the suite {name} does not read it"):
+            SUITES.get(name).check(Settings(**given), [])
+
+
+def test_a_right_answer_is_found_in_the_prompt_however_its_accents_are_written() -> None:
+    for prompt in ("Se\u00f1or", "Sen\u0303or"):
+        for gold in ("se\u00f1or", "sen\u0303or"):
+            assert gold_in_prompt(ChoiceItem("i", prompt, (gold, "x"), gold))
 
 
 def test_both_kinds_of_items_count_in_accuracy_and_each_rule_is_beside_the_chance_of_its_own_items(
