@@ -105,8 +105,10 @@ def _refuse_foreign_output(output_dir: Path, overwrite: bool) -> None:
     """`--overwrite` replaces a whole folder, so it may only be one that an evaluation wrote."""
     refuse_existing(output_dir, overwrite)
     found = sorted(entry.name for entry in output_dir.iterdir()) if output_dir.is_dir() else []
-    written = read_json(output_dir / RESULTS_NAME, "evaluation results").get("files", []) if RESULTS_NAME in found else []
-    if output_dir.is_file() or set(found) - {RESULTS_NAME, ROWS_NAME, *written}:
+    stored: Any = read_json(output_dir / RESULTS_NAME, "evaluation results") if RESULTS_NAME in found else None
+    own = isinstance(stored, dict) and stored.get("schema") == RESULTS_SCHEMA  # other programs write a results.json, too
+    written = {RESULTS_NAME, ROWS_NAME, *stored.get("files", [])} if own else set()
+    if output_dir.is_file() or set(found) - written:
         raise OutputExistsError(
             f"{output_dir} was not written by `sibol evaluate` (it holds {', '.join(found[:5]) or 'a file'}) and is not replaced. "
             "Choose another --out."

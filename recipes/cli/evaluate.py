@@ -47,7 +47,7 @@ Set = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option("--set", help="option of the suite; may be given several times", metavar="NAME=VALUE"),
 ]
-Seed = Annotated[int, typer.Option(help="seed of the bootstrap", min=0)]
+Seed = Annotated[int, typer.Option(help="seed of the bootstrap, and of whatever a suite draws", min=0)]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace the results in --out")]
 
 app = typer.Typer(cls=DefaultGroup, help="Measure a Hugging Face model, or generate a benchmark to measure it with.")

@@ -100,6 +100,11 @@ def test_existing_results_are_kept_unless_overwriting_is_asked_for_and_foreign_f
     (tmp_path / "out" / "thesis.tex").touch()
     assert isinstance(sibol(*command, "--overwrite").exception, OutputExistsError)
     assert "holds per_document.jsonl, results.json, thesis.tex" in refusal(*command, "--overwrite")
+    (tmp_path / "theirs").mkdir()
+    for content in ('{"results": {}}', "[]"):  # of other programs
+        (tmp_path / "theirs" / "results.json").write_text(content)
+        assert "was not written by `sibol evaluate`" in refusal(*command[:-1], tmp_path / "theirs", "--overwrite")
+        assert (tmp_path / "theirs" / "results.json").read_text() == content
 
 
 @pytest.mark.parametrize(
@@ -117,6 +122,13 @@ def test_a_folder_that_lacks_a_part_is_refused_by_name(models: Path, tmp_path: P
         open_folder(tmp_path / "model")
     with pytest.raises(DataError, match="does not exist"):
         open_folder(tmp_path / "elsewhere")
+
+
+def test_a_chat_template_is_part_of_the_fingerprint_of_the_tokenizer(models: Path, tmp_path: Path) -> None:
+    shutil.copytree(models / "model", tmp_path / "model")
+    (tmp_path / "model" / "chat_template.jinja").write_text("{{ messages }}")
+    plain, chat = (open_folder(folder / "model").as_dict() for folder in (models, tmp_path))
+    assert plain["tokenizer_sha256"] != chat["tokenizer_sha256"] and plain["weights_sha256"] == chat["weights_sha256"]
 
 
 def test_a_missing_shard_is_named(models: Path, tmp_path: Path) -> None:
@@ -200,7 +212,9 @@ def test_settings_that_do_not_fit_are_refused_before_a_model_is_loaded_or_used(m
     save_tiny_qwen2(tmp_path / "short", context=16)
     assert "--context 20 does not fit the model in" in refusal(*command, "--context", 20, "--baseline", tmp_path / "short")
     assert "Cannot bootstrap with 2000 resamples at confidence 95.0" in refusal(*command, "--confidence", 95)
-    assert "Unknown device 'tpu'" in refusal(*command, "--device", "tpu")
+    for device in ("tpu", "cudas", "cuda:one"):
+        assert f"Unknown device '{device}'" in refusal(*command, "--device", device)
+    assert "PyTorch finds" in refusal(*command, "--device", "cuda:99")
     assert "Did you mean 'bits_per_byte'?" in refusal(*command, "--suite", "bits_per_bite")
     assert not (tmp_path / "out").exists()
 
