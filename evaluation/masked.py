@@ -63,7 +63,10 @@ class MaskedModel:
         }
 
     def option_scores(self, questions: Sequence[Question], advance: Advance, ranked: bool = False) -> list[list[ContinuationScore]]:
-        """Pseudo-log-likelihood of each option between `context` and `after`. Raises DataError as `HuggingFaceModel` does."""
+        """Pseudo-log-likelihood of each option between `context` and `after`. Raises DataError as `HuggingFaceModel` does.
+
+        ranked: options are answers that the model is to find token by token, so it never sees those after the one that it must give.
+        """
         texts, names, sizes = [], [], []
         for question in questions:
             texts += self._texts(question)
@@ -126,9 +129,11 @@ class MaskedModel:
         for row, (text, place) in enumerate(zip(texts, places.tolist(), strict=True)):
             length = len(text.ids)
             inputs[row, :length], mask[row, :length] = text.ids, 1
-            hidden = np.arange(length) == place
+            hidden, later = np.arange(length) == place, np.arange(length) > place
             if self._method == "within_word_l2r":
-                hidden |= (text.words == text.words[place]) & (np.arange(length) > place)
+                hidden |= later & (text.words == text.words[place])
+            if ranked:
+                hidden[text.places[text.places > place]] = True
             inputs[row, :length][hidden] = self._tokenizer.mask_token_id
         targets = np.array([text.ids[place] for text, place in zip(texts, places.tolist(), strict=True)])
         logits = self._network.forward(torch.from_numpy(inputs), torch.from_numpy(mask)).logits

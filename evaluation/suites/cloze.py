@@ -9,7 +9,7 @@ option in the sight of both sides; `accuracy` is of the sum, `accuracy_byte` of 
 Without options, the answer must be what the model would write, token by token: `rank` is 1 + the most tokens that were likelier than
 one of the answer's, and the score is 1 where it is 1. A causal model sees only what stands before the blank, so for the answer to have
 a chance the blank must be at the end; a text that goes on is scored, and counted in a warning. A masked model sees both sides, and of the
-answer the tokens before the one it must give, never those after it (`within_word_l2r`).
+answer the tokens before the one it must give, never those after it.
 """
 
 from __future__ import annotations
