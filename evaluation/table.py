@@ -10,7 +10,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-MOST_COLUMNS = 4  # of metrics beside the primary one; what has more gets a table of its own
+MOST_COLUMNS = 3  # of metrics beside the primary one; what has more gets a table of its own
 HIDDEN = ("byte_perplexity",)  # in results.json; in the table it would say the bits per byte again
 LABELS = {
     "bits_per_byte": "bits per byte",
@@ -63,7 +63,11 @@ def render(results: Mapping[str, Any]) -> Group:
 
 
 def _heading(name: str) -> str:
-    return LABELS.get(name, name).replace(" ", "\n", 1)
+    return _label(name).replace(" ", "\n", 1)
+
+
+def _label(name: str) -> str:
+    return LABELS.get(name, name.replace("_", " "))  # with spaces it wraps, and is not cut
 
 
 def _metrics(results: Mapping[str, Any]) -> Table:
@@ -74,6 +78,7 @@ def _metrics(results: Mapping[str, Any]) -> Table:
         title_justify="left",
         box=box.SIMPLE,
         pad_edge=False,
+        collapse_padding=True,
     )
     table.add_column("", no_wrap=True)
     table.add_column(_heading(primary), justify="right", no_wrap=True)
@@ -103,7 +108,7 @@ def _other_metrics(results: Mapping[str, Any]) -> Table:
     for label, _ in rows:
         table.add_column(Text(label.strip()), justify="right")
     for name in _others(results):
-        table.add_row(LABELS.get(name, name), *(number(metrics[name]["value"]) if name in metrics else "" for _, metrics in rows))
+        table.add_row(_label(name), *(number(metrics[name]["value"]) if name in metrics else "" for _, metrics in rows))
     return table
 
 
