@@ -101,6 +101,8 @@ def parse_object(line: bytes, place: str) -> dict[str, Any]:
         found = json.loads(text)
     except json.JSONDecodeError as error:
         raise DataError(f"{place} is not valid JSON ({error.msg} at column {error.colno}): {snippet!r}. Mend or remove the line.") from None
+    except ValueError as error:  # a number of thousands of digits
+        raise DataError(f"{place} cannot be read ({error}): {snippet!r}. Mend or remove the line.") from None
     if not isinstance(found, dict):
         raise DataError(f"{place} holds {type(found).__name__}, expected a JSON object: {snippet!r}. Mend or remove the line.")
     return found

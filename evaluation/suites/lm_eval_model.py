@@ -66,9 +66,13 @@ class HarnessModel(HFLM):
         return scores
 
     def generate_until(self, requests: Any, disable_tqdm: bool = True) -> list[str]:
-        """As HFLM."""
+        """As HFLM; raises DataError where the logits of a token to be written are not finite, from which any text would come."""
         self.cache_hook = _Watch(self._advance, self._bytes.get("generate_until", 0) / len(requests))
-        written: list[str] = super().generate_until(requests, disable_tqdm=True)
+        hook = self.model.register_forward_hook(_require_finite)
+        try:
+            written: list[str] = super().generate_until(requests, disable_tqdm=True)
+        finally:
+            hook.remove()
         return written
 
     def _loglikelihood_tokens(self, requests: Any, disable_tqdm: bool = False, override_bs: int | None = None) -> list[tuple[float, bool]]:
@@ -87,3 +91,11 @@ class HarnessModel(HFLM):
         if left_truncate_len:
             self.truncated += sum(len(self.tok_encode(text)) > left_truncate_len for text in strings)
         return super().tok_batch_encode(list(strings), *args, left_truncate_len=left_truncate_len, **options)
+
+
+def _require_finite(model: Any, inputs: Any, output: Any) -> None:
+    if not output.logits[:, -1].isfinite().all():
+        raise DataError(
+            "The model's logits are not finite, so what it writes means nothing. The weights may hold NaN or infinity: check the training "
+            "run that wrote them."
+        )

@@ -96,6 +96,8 @@ def test_a_model_of_equal_logits_has_chance_where_the_harness_says_all_is_right(
 def test_a_score_that_is_no_number_fails_the_run(models: Path, tasks: Path, tmp_path: Path) -> None:
     arguments = ("--suite", "lm_eval:sibol_choices", "--data", tasks, "--out", tmp_path / "out", "--device", "cpu")
     assert "document 0 of task sibol_choices the log-likelihood nan" in refusal(models / "broken", *arguments)
+    writing = ["--suite", "lm_eval:sibol_writing", *arguments[2:]]
+    assert "logits are not finite, so what it writes means nothing" in refusal(models / "broken", *writing)
 
 
 def test_tasks_of_the_harness_read_local_records_in_the_place_of_a_download(models: Path, tmp_path: Path) -> None:

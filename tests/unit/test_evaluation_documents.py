@@ -52,6 +52,7 @@ def test_the_same_texts_have_the_same_digest_as_jsonl_gzip_and_folder_of_text_fi
     ("line", "complaint"),
     [
         (b'{"text": "a"\n', r"bad\.jsonl:2 is not valid JSON"),
+        (b'{"text": ' + b"7" * 5000 + b"}\n", r"bad\.jsonl:2 cannot be read \(Exceeds the limit"),
         (b'["text"]\n', r"bad\.jsonl:2 holds list, expected a JSON object"),
         (b'{"body": "a"}\n', r"bad\.jsonl:2 has no text in field 'text' \(found fields body\).*--text-field"),
         (b'{"text": 3}\n', r"bad\.jsonl:2 has no text"),
