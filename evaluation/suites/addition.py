@@ -10,8 +10,7 @@ from typing import Any
 
 from evaluation.choice import Item
 from evaluation.records import Record
-from evaluation.suites.langgame import question_item
-from evaluation.suites.published import PublishedSuite
+from evaluation.suites.published import PublishedSuite, question_item
 
 
 class Addition(PublishedSuite):

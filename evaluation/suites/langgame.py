@@ -10,9 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 from evaluation.choice import Item
-from evaluation.choice_scoring import CUES
 from evaluation.records import Record
-from evaluation.suites.published import PublishedSuite, answer_of, make_item
+from evaluation.suites.published import PublishedSuite, question_item
 
 
 class LangGame(PublishedSuite):
@@ -28,19 +27,3 @@ class LangGame(PublishedSuite):
 
 
 SUITE = LangGame()
-
-
-def question_item(record: Record, family: str) -> Item:
-    """An item of `question`, `answer` and `options`."""
-    question = record.text("question")
-    language = next((code for code, cue in CUES.items() if question.rstrip().endswith(cue)), "en")
-    subcategory = record.text("subcategory").replace("_", " ") if "subcategory" in record.fields else family.replace("_", " ")
-    return make_item(
-        record,
-        question,
-        language,
-        subcategory,
-        answer_of(record, "answer"),
-        record.texts("options") if "options" in record.fields else None,
-        question=question.rstrip().removesuffix(CUES[language]).rstrip(),
-    )

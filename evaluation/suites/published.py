@@ -122,3 +122,19 @@ def nested(record: Record, value: Any, name: str) -> Record:
 def _cued(item: GenerativeItem) -> GenerativeItem:
     cue = CUES[item.language]
     return item if item.prompt.rstrip().endswith((cue, "=")) else replace(item, prompt=f"{item.prompt.rstrip()}\n{cue}")
+
+
+def question_item(record: Record, family: str) -> Item:
+    """An item of `question`, `answer` and `options`."""
+    question = record.text("question")
+    language = next((code for code, cue in CUES.items() if question.rstrip().endswith(cue)), "en")
+    subcategory = record.text("subcategory").replace("_", " ") if "subcategory" in record.fields else family.replace("_", " ")
+    return make_item(
+        record,
+        question,
+        language,
+        subcategory,
+        answer_of(record, "answer"),
+        record.texts("options") if "options" in record.fields else None,
+        question=question.rstrip().removesuffix(CUES[language]).rstrip(),
+    )

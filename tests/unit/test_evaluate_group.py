@@ -6,7 +6,9 @@ from pathlib import Path
 
 from typer.testing import CliRunner, Result
 
+from evaluation.suites import SUITES
 from nemo_ext.common.errors import DataError, OutputExistsError
+from recipes.cli import evaluate
 from recipes.cli.main import app
 
 
@@ -20,6 +22,10 @@ def test_a_first_word_that_is_no_command_is_the_model_to_measure(tmp_path: Path)
         assert isinstance(outcome.exception, DataError) and str(first).removeprefix("./") in str(outcome.exception)
     outcome = sibol("evaluate", "--data", tmp_path, tmp_path / "absent", "--out", tmp_path / "out")
     assert isinstance(outcome.exception, DataError)
+
+
+def test_help_lists_every_suite_of_the_project() -> None:
+    assert [name.partition(":")[0] for name in evaluate.SUITES.split(", ")] == sorted(SUITES._builtin)
 
 
 def test_help_is_that_of_measuring_and_names_the_other_command() -> None:
